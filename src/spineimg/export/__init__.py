@@ -1,0 +1,1 @@
+"""Results out: JSON, CSV, figure."""

@@ -1,0 +1,1 @@
+"""Files in: DICOM, NIfTI, NRRD, MHA, masks and ROI files."""

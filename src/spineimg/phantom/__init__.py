@@ -1,0 +1,1 @@
+"""A synthetic spine with known truth."""

@@ -1,0 +1,1 @@
+"""Vertebral Hounsfield units and their flag."""

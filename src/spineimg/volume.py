@@ -1,0 +1,128 @@
+"""A CT series as the measurements see it: where voxels are, how to read slice k, and how it was acquired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from spineimg.geometry import Geometry
+from spineimg.notes import Note
+
+HUArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+
+
+class SliceSource(Protocol):
+    """Reads one slice at a time. Every source passes the same conformance test (tests/core/conformance.py)."""
+
+    def read(self, k: int) -> HUArray:
+        """(rows, columns) HU of slice k: int16 where every value fits, else float32. Raises PixelError."""
+        ...
+
+    def padding_hu(self, k: int) -> tuple[float, float] | None:
+        """Closed HU range of slice k that means "no measurement here" (pixel padding), or None."""
+        ...
+
+    def sop_instance_uid(self, k: int) -> str | None:
+        """The SOP instance that holds slice k; None when the source is not DICOM."""
+        ...
+
+
+class Verdict(StrEnum):
+    """Whether the geometry of a series allows measuring."""
+
+    USABLE = "usable"
+    USABLE_WITH_NOTES = "usable_with_notes"
+    REFUSED = "refused"
+
+
+class Sharpness(StrEnum):
+    """How a reconstruction kernel treats edges."""
+
+    SOFT = "soft"
+    SHARP = "sharp"
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """How a series was acquired and reconstructed. None means unknown, never "no"."""
+
+    kvp: float | None = None
+    contrast: bool | None = None
+    contrast_agent: str | None = None
+    contrast_route: str | None = None
+    kernel: str | None = None
+    """Convolution kernel; several values joined by a backslash as in DICOM."""
+    sharpness: Sharpness | None = None
+    slice_thickness_mm: float | None = None
+    manufacturer: str | None = None
+    model: str | None = None
+    metal_artifact_reduction: bool | None = None
+    monoenergetic_kev: float | None = None
+    """Energy of a virtual mono-energetic image; 0.0 when it is one but its energy is not told."""
+    patient_position: str | None = None
+    stated: tuple[str, ...] = ()
+    """Names of the fields that a person stated on the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesInfo:
+    """Which series this is. Holds no identity of the patient unless `patient` was asked for."""
+
+    series_instance_uid: str | None = None
+    part: int | None = None
+    description: str | None = None
+    study_instance_uid: str | None = None
+    frame_of_reference_uid: str | None = None
+    patient: tuple[tuple[str, str], ...] = ()
+    """(("patient_id", …), ("patient_name", …), ("patient_birth_date", …)) only with --keep-ids."""
+
+    @property
+    def name(self) -> str:
+        """The UID, with `#part` when the UID was split."""
+        uid = self.series_instance_uid or "(no SeriesInstanceUID)"
+        return f"{uid}#{self.part}" if self.part is not None else uid
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CTVolume:
+    """A CT series. Nothing is decoded until `read` is called."""
+
+    geometry: Geometry
+    source: SliceSource
+    acquisition: Acquisition = Acquisition()
+    series: SeriesInfo = SeriesInfo()
+    verdict: Verdict = Verdict.USABLE
+    notes: tuple[Note, ...] = ()
+
+    def read(self, k: int) -> HUArray:
+        """(rows, columns) HU of slice k."""
+        return self.source.read(k)
+
+    def valid(self, k: int, hu: HUArray) -> npt.NDArray[np.bool_]:
+        """(rows, columns) True where `hu` of slice k is a measurement: finite and not pixel padding."""
+        padding = self.source.padding_hu(k)
+        good = np.isfinite(hu)
+        if padding is not None:
+            good &= (hu < padding[0]) | (hu > padding[1])
+        return good
+
+
+class ArraySource:
+    """Slices of an array in memory, shape (slices, rows, columns), HU."""
+
+    def __init__(self, hu: npt.NDArray[np.int16] | npt.NDArray[np.float32]) -> None:
+        self._hu = hu
+
+    def read(self, k: int) -> HUArray:
+        hu: HUArray = self._hu[k]
+        return hu
+
+    def padding_hu(self, k: int) -> tuple[float, float] | None:
+        return None
+
+    def sop_instance_uid(self, k: int) -> str | None:
+        return None
