@@ -108,7 +108,7 @@ class Geometry:
     @cached_property
     def spacing_mm(self) -> tuple[float, float, float]:
         """(slice, row, column) spacing. The slice spacing is the usual step along the normal; nan for one slice."""
-        usual = float(np.median(self.steps_mm)) if len(self.steps_mm) else float("nan")
+        usual = float(np.median(self.usual_steps_mm)) if len(self.steps_mm) else float("nan")
         return (usual, float(np.linalg.norm(self.row_step_lps_mm)), float(np.linalg.norm(self.column_step_lps_mm)))
 
     @cached_property
@@ -124,7 +124,10 @@ class Geometry:
 
     @cached_property
     def usual_steps_mm(self) -> FloatArray:
-        """(slices - 1,) the step that is usual at each place: the stretch's own, else the volume's, mm."""
+        """(slices - 1,) the step that is usual at each place, mm: the stretch's own, else the next stretch's.
+
+        In a volume without any even stretch it is the smallest step: everything wider is a gap.
+        """
         steps = self.steps_mm
         usual = np.full(len(steps), np.nan)
         start = 0
@@ -138,7 +141,7 @@ class Geometry:
             before, after = known[known < at], known[known > at]
             beside = [usual[before[-1]]] if len(before) else []
             beside += [usual[after[0]]] if len(after) else []
-            usual[at] = max(beside) if beside else float(np.median(steps))
+            usual[at] = max(beside) if beside else float(steps.min())
         return usual
 
     @cached_property

@@ -1,0 +1,137 @@
+"""What lies in a folder: every series with its verdict, and every file that could not be used. Headers only."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spineimg.errors import SeriesError
+from spineimg.geometry import FloatArray
+from spineimg.io.headers import NotDicomError, read_header
+from spineimg.io.records import SliceRecord, records_of
+from spineimg.io.series import SeriesEntry, judge, kind_of, orientation_of, same_orientation, series_info
+from spineimg.notes import Note
+
+MOST_ORIENTATIONS = 12
+"""A UID with more orientations than this is a rotating reformat and stays in one part. Engineering choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that should have been usable, and why it is not."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SeriesIndex:
+    """All series of some folders or files, usable or not. `n_not_dicom` counts files of other kinds."""
+
+    series: tuple[SeriesEntry, ...]
+    skipped: tuple[Skipped, ...]
+    n_not_dicom: int
+
+
+def walk(paths: Iterable[Path | str]) -> Iterator[tuple[str, str | None]]:
+    """(path, None) of every file below the paths, links followed, each file and folder once; (path, reason) if not.
+
+    Files of a folder come sorted by name, so that a result does not depend on the file system.
+    """
+    seen: set[tuple[int, int]] = set()
+    stack = [os.fspath(path) for path in paths][::-1]
+    while stack:
+        path = stack.pop()
+        try:
+            status = os.stat(path)  # noqa: PTH116 - strings, for speed over thousands of files
+            key = (status.st_dev, status.st_ino)
+            if key in seen:
+                continue
+            seen.add(key)
+            if not os.path.isdir(path):  # noqa: PTH112
+                yield path, None if os.path.isfile(path) else "neither a file nor a folder"  # noqa: PTH113
+                continue
+            with os.scandir(path) as entries:
+                stack += sorted((entry.path for entry in entries), reverse=True)
+        except OSError as error:
+            yield path, f"unreadable: {error.strerror}"
+
+
+def scan(paths: Sequence[Path | str], *, keep_ids: bool = False) -> SeriesIndex:
+    """Index folders and files. Never raises for what it finds there; a path that does not exist is a SeriesError."""
+    for path in paths:
+        if not os.path.lexists(path):
+            raise SeriesError(f"{path}: no such file or folder")
+    records: list[SliceRecord] = []
+    skipped: list[Skipped] = []
+    n_not_dicom = 0
+    for path, reason in walk(paths):
+        if reason is not None:
+            skipped.append(Skipped(path, reason))
+            continue
+        try:
+            records += records_of(read_header(path))
+        except NotDicomError:
+            n_not_dicom += 1
+        except SeriesError as error:
+            skipped.append(Skipped(path, str(error)))
+    series = tuple(entry for group in _by_uid(records) for entry in _parts(group, keep_ids=keep_ids))
+    return SeriesIndex(series, tuple(skipped), n_not_dicom)
+
+
+def _by_uid(records: Iterable[SliceRecord]) -> list[list[SliceRecord]]:
+    """Slices of one SeriesInstanceUID; of one folder where anonymisation took the UID away."""
+    groups: dict[tuple[str, ...], list[SliceRecord]] = defaultdict(list)
+    for record in records:
+        uid = record.values.get("SeriesInstanceUID")
+        if uid:
+            groups[("", uid)].append(record)
+        else:
+            folder, description = os.path.dirname(record.path), record.values.get("SeriesDescription", "")  # noqa: PTH120
+            groups[(folder, record.values.get("StudyInstanceUID", ""), description)].append(record)
+    return list(groups.values())
+
+
+def _parts(records: Sequence[SliceRecord], *, keep_ids: bool) -> Iterator[SeriesEntry]:
+    """One entry for each size, orientation and kind of slice inside one UID; the largest part first."""
+    turned = _orientations(records)
+    n_turned = len(set(turned) - {None})
+    groups: dict[tuple[object, ...], list[SliceRecord]] = defaultdict(list)
+    for record, orientation in zip(records, turned, strict=True):
+        spacing = record.numbers("PixelSpacing", 2)
+        rounded = tuple(round(number, 4) for number in spacing) if spacing else None
+        known = orientation is not None if n_turned > MOST_ORIENTATIONS else orientation
+        groups[(kind_of(record), record.matrix, rounded, known, record.file.has_pixels)].append(record)
+    ordered = sorted(groups.values(), key=lambda group: -len(group))
+    for number, group in enumerate(ordered, start=1):
+        extra = []
+        if n_turned > 1 and len(group) < 3:
+            extra = [Note("mixed_orientation", "slices of several orientations share this SeriesInstanceUID")]
+        info = series_info(group[0], number if len(ordered) > 1 else None, keep_ids=keep_ids)
+        yield judge(info, group, extra=extra)
+
+
+def _orientations(records: Sequence[SliceRecord]) -> list[int | None]:
+    """Which of the orientations in this UID each record has, counted from 0; None for a record without one."""
+    known: list[FloatArray] = []
+    by_value: dict[object, int | None] = {}
+    numbers = []
+    for record in records:
+        value = record.numbers("ImageOrientationPatient", 6)
+        if value not in by_value:
+            directions = orientation_of(record)
+            by_value[value] = None if directions is None else _number(directions, known)
+        numbers.append(by_value[value])
+    return numbers
+
+
+def _number(directions: FloatArray, known: list[FloatArray]) -> int:
+    """The place of these directions in the list of known ones, to which they are added when new."""
+    for number, other in enumerate(known):
+        if same_orientation(directions, other):
+            return number
+    known.append(directions)
+    return len(known) - 1

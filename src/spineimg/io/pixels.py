@@ -1,0 +1,257 @@
+"""From bytes to HU, one slice at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spineimg.errors import PixelError
+from spineimg.io.records import SliceRecord
+from spineimg.volume import HUArray
+
+_PLUGINS = {
+    "1.2.840.10008.1.2.5": ("RLE Lossless", "gdcm"),
+    "1.2.840.10008.1.2.4.50": ("JPEG Baseline", "gdcm"),
+    "1.2.840.10008.1.2.4.51": ("JPEG Extended", "gdcm"),
+    "1.2.840.10008.1.2.4.57": ("JPEG Lossless", "gdcm"),
+    "1.2.840.10008.1.2.4.70": ("JPEG Lossless SV1", "gdcm"),
+    "1.2.840.10008.1.2.4.80": ("JPEG-LS Lossless", "pyjpegls"),
+    "1.2.840.10008.1.2.4.81": ("JPEG-LS Near-lossless", "pyjpegls"),
+    "1.2.840.10008.1.2.4.90": ("JPEG 2000 Lossless", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.91": ("JPEG 2000", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.201": ("HTJ2K Lossless", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.202": ("HTJ2K Lossless RPCL", "pylibjpeg"),
+    "1.2.840.10008.1.2.4.203": ("HTJ2K", "pylibjpeg"),
+}
+"""Transfer syntax -> (name, pydicom decoding plugin). One fixed plugin each: the fastest that is exact."""
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+
+
+def why_undecodable(record: SliceRecord) -> str | None:
+    """Why the pixels of a slice can never be decoded, from its header alone; None when they may be."""
+    if record.matrix is None:
+        return f"Rows x Columns (0028,0010/0011) are {record.found('Rows')} x {record.found('Columns')}"
+    if record.bits_allocated not in (8, 16, 32) or not 1 <= record.bits_stored <= record.bits_allocated:
+        return (
+            f"Bits Allocated (0028,0100) is {record.found('BitsAllocated')}, "
+            f"Bits Stored (0028,0101) {record.found('BitsStored')}"
+        )
+    high = record.values.get("HighBit", record.bits_stored - 1)
+    if high != record.bits_stored - 1:
+        return f"High Bit (0028,0102) is {high} with {record.bits_stored} bits stored"
+    if record.values.get("SamplesPerPixel", 1) != 1:
+        return f"Samples per Pixel (0028,0002) is {record.found('SamplesPerPixel')}"
+    syntax = record.file.transfer_syntax
+    if record.file.encapsulated and syntax not in _PLUGINS:
+        return f"no decoder for the transfer syntax {syntax_name(syntax)}"
+    return None
+
+
+def syntax_name(syntax: str) -> str:
+    """Name and UID of a transfer syntax, for messages."""
+    if syntax in _PLUGINS:
+        return f"{_PLUGINS[syntax][0]} ({syntax})"
+    from pydicom.uid import UID
+
+    name = UID(syntax).name
+    return f"{name} ({syntax})" if name != syntax else syntax
+
+
+# -- stored values -----------------------------------------------------------------------------------------------------
+
+
+def _dtype(record: SliceRecord) -> np.dtype[Any]:
+    order = ">" if record.file.transfer_syntax == "1.2.840.10008.1.2.2" else "<"
+    return np.dtype(f"{order}{'i' if record.signed else 'u'}{record.bits_allocated // 8}")
+
+
+def _read_bytes(record: SliceRecord, offset: int, length: int) -> bytes:
+    try:
+        fd = os.open(record.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(fd, length, offset)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise PixelError(f"{record.path}: cannot be read any more ({error.strerror})") from error
+    if len(data) < length:
+        raise PixelError(
+            f"{record.name}: {len(data)} of {length} bytes of pixel data are there; the file was cut short"
+        )
+    return data
+
+
+def read_stored(record: SliceRecord) -> npt.NDArray[Any]:
+    """(rows, columns) stored values of one slice, before rescale. Raises PixelError naming file and syntax."""
+    if not record.file.has_pixels:
+        raise PixelError(f"{record.name}: no Pixel Data (7FE0,0010)")
+    reason = why_undecodable(record)
+    if reason is not None:
+        raise PixelError(f"{record.name}: its pixels cannot be decoded: {reason}")
+    if record.file.encapsulated:
+        return _mask_unused_bits(_decode(record), record)
+    count = record.frame_bytes
+    if record.file.pixel_offset is None:
+        data = _bytes_from_pydicom(record)[record.frame * count :][:count]
+        if len(data) < count:
+            raise PixelError(f"{record.name}: {len(data)} of {count} bytes of pixel data are there")
+    else:
+        data = _read_bytes(record, record.file.pixel_offset + record.frame * count, count)
+    stored = np.frombuffer(data, dtype=_dtype(record)).reshape(record.matrix or ())
+    return _mask_unused_bits(stored, record)
+
+
+def _bytes_from_pydicom(record: SliceRecord) -> bytes:
+    """Pixel bytes of an encoding that only pydicom opens (deflated, no preamble)."""
+    import warnings
+    import zlib
+
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            data = pydicom.dcmread(record.path, force=True).get("PixelData")
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, NotImplementedError,
+                zlib.error) as error:  # fmt: skip
+            raise PixelError(f"{record.name}: {str(error)[:120]}") from error
+    return data if isinstance(data, bytes) else b""
+
+
+def _mask_unused_bits(stored: npt.NDArray[Any], record: SliceRecord) -> npt.NDArray[Any]:
+    """Bits above Bits Stored may hold anything (overlays, in old files): clear them, or extend the sign."""
+    spare = record.bits_allocated - record.bits_stored
+    if not spare or stored.dtype.itemsize * 8 != record.bits_allocated:
+        return stored
+    top = 1 << (record.bits_stored - (1 if record.signed else 0))
+    if int(stored.max()) < top and int(stored.min()) >= (-top if record.signed else 0):
+        return stored
+    native = stored.astype(stored.dtype.newbyteorder("="))
+    return (native << spare) >> spare
+
+
+def _decode(record: SliceRecord) -> npt.NDArray[Any]:
+    """One frame of encapsulated pixel data through pydicom's decoders, or SimpleITK for 12-bit JPEG Extended."""
+    syntax = record.file.transfer_syntax
+    try:
+        if syntax == JPEG_EXTENDED and record.bits_stored > 8:
+            return _decode_with_simpleitk(record)
+        return _decode_with_pydicom(record)
+    except PixelError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError, KeyError,
+            EOFError, MemoryError, OSError) as error:  # fmt: skip
+        # Decoders are other people's C code and Python glue: what they raise on broken bytes is not specified.
+        detail = " ".join(str(error).split())[:160]
+        raise PixelError(f"{record.name}: {syntax_name(syntax)} pixels cannot be decoded: {detail}") from error
+
+
+def _decode_with_pydicom(record: SliceRecord) -> npt.NDArray[Any]:
+    import warnings
+
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    rows, columns = record.matrix or (0, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # over-long padding and the like, which do not change pixels
+        array, _ = get_decoder(UID(record.file.transfer_syntax)).as_array(
+            _encapsulated_frame(record),
+            index=0,
+            raw=True,
+            decoding_plugin=_PLUGINS[record.file.transfer_syntax][1],
+            rows=rows,
+            columns=columns,
+            number_of_frames=1,
+            samples_per_pixel=1,
+            photometric_interpretation=record.values.get("PhotometricInterpretation", "MONOCHROME2"),
+            bits_allocated=record.bits_allocated,
+            bits_stored=record.bits_stored,
+            pixel_representation=int(record.signed),
+            pixel_keyword="PixelData",
+            transfer_syntax_uid=UID(record.file.transfer_syntax),
+        )
+    if array.shape != (rows, columns):
+        raise PixelError(f"{record.name}: decodes to {array.shape} pixels where the header says {(rows, columns)}")
+    stored: npt.NDArray[Any] = array
+    return stored
+
+
+def _encapsulated_frame(record: SliceRecord) -> bytes:
+    """The encapsulated bytes of one frame; of a multi-frame file only that frame's fragments are read."""
+    offset, length = record.file.pixel_offset, record.file.pixel_length
+    if offset is None or length is None:
+        data = _bytes_from_pydicom(record)
+        return data if record.frames == 1 else _one_frame(data, record)
+    if record.frames == 1:
+        return _read_bytes(record, offset, length)
+    with open(record.path, "rb") as file:  # noqa: PTH123 - a path string, opened thousands of times
+        file.seek(offset)
+        return _one_frame(file, record)
+
+
+def _one_frame(buffer: Any, record: SliceRecord) -> bytes:
+    from pydicom.encaps import encapsulate, get_frame
+
+    return bytes(encapsulate([get_frame(buffer, record.frame, number_of_frames=record.frames)]))
+
+
+def _decode_with_simpleitk(record: SliceRecord) -> npt.NDArray[Any]:
+    """Stored values of a 12-bit JPEG Extended frame. SimpleITK applies the rescale; here it is taken back."""
+    import SimpleITK as sitk  # noqa: N813 - the library's own customary name
+
+    rescale = record.rescale()
+    if record.frames > 1 or rescale is None:
+        raise PixelError(f"{record.name}: 12-bit JPEG Extended is decoded in single-frame files with a rescale only")
+    sitk.ProcessObject.GlobalWarningDisplayOff()
+    hu = sitk.GetArrayFromImage(sitk.ReadImage(record.path))[0].astype(np.float64)
+    stored: npt.NDArray[Any] = np.rint((hu - rescale[1]) / rescale[0]).astype(np.int32)
+    return stored
+
+
+# -- HU ----------------------------------------------------------------------------------------------------------------
+
+
+def to_hu(stored: npt.NDArray[Any], slope: float, intercept: float) -> HUArray:
+    """HU = slope * stored + intercept, int16 where every value is whole and fits, else float32."""
+    if slope == 1 and intercept == int(intercept) and stored.dtype.itemsize <= 2:
+        low, high = int(stored.min()) + int(intercept), int(stored.max()) + int(intercept)
+        if low >= -32768 and high <= 32767:
+            # Two's complement: the sum of the low 16 bits is right wherever the true sum fits.
+            words = stored.astype(stored.dtype.newbyteorder("="), copy=False).astype(np.int16, copy=False)
+            return words + np.int16(((int(intercept) + 32768) % 65536) - 32768)
+    hu = stored.astype(np.float64) * slope + intercept
+    if slope == int(slope) and intercept == int(intercept) and hu.min() >= -32768 and hu.max() <= 32767:
+        return hu.astype(np.int16)
+    return hu.astype(np.float32)
+
+
+class DicomSource:
+    """Slices of a DICOM series, decoded when asked for. The records come sorted; no file stays open."""
+
+    def __init__(self, records: Sequence[SliceRecord]) -> None:
+        self.records = tuple(records)
+
+    def read(self, k: int) -> HUArray:
+        record = self.records[k]
+        rescale = record.rescale()
+        if rescale is None:
+            raise PixelError(
+                f"{record.name}: no Rescale Slope and Intercept (0028,1053/1052), so its stored values are no HU"
+            )
+        return to_hu(read_stored(record), *rescale)
+
+    def padding_hu(self, k: int) -> tuple[float, float] | None:
+        record = self.records[k]
+        padding, rescale = record.padding(), record.rescale()
+        if padding is None or rescale is None:
+            return None
+        ends = [stored * rescale[0] + rescale[1] for stored in padding]
+        return min(ends), max(ends)
+
+    def sop_instance_uid(self, k: int) -> str | None:
+        return self.records[k].sop_instance_uid
