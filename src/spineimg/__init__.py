@@ -1,7 +1,5 @@
 """spineimg measures spine CT: trabecular HU of vertebrae before surgery, implant loosening after it.
 
-Research use only, not a medical device.
-
 Names are imported on first use, so that `import spineimg` stays light.
 """
 

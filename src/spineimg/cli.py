@@ -1,0 +1,271 @@
+"""The command `spineimg`: arguments and exit codes only.
+
+Exit status: 0 when it did what was asked, 1 when the input could not be used at all, 2 on wrong arguments; then with
+one line on standard error. Everything heavy is imported inside the verb that needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spineimg import __version__
+from spineimg.errors import SpineImgError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from spineimg.results import CaseResult
+    from spineimg.rois import RoiSet
+    from spineimg.volume import Acquisition, CTVolume
+
+app = typer.Typer(
+    name="spineimg",
+    help="Spine CT in numbers: trabecular HU of vertebrae, held against published cutoffs.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# typer brings its own copy of click in newer releases and the real one in older: the class is asked of it.
+_WrongArguments = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spineimg {__version__}")
+        raise typer.Exit
+
+
+def _file(help_: str) -> Any:
+    return typer.Option(metavar="FILE", help=help_)
+
+
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is stdout.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+SeriesOption = Annotated[str | None, typer.Option(metavar="UID", help="Series to measure, where several are usable.")]
+LevelOption = Annotated[str | None, typer.Option(metavar="LEVEL", help="Instrumented vertebra: upper, lowest.")]
+PlaneOption = Annotated[str, typer.Option(metavar="endplate|scanner", help="Oblique ROIs: resample, or refuse.")]
+KvpOption = Annotated[float | None, typer.Option(metavar="KV", help="State the tube voltage the file lacks.")]
+ContrastOption = Annotated[str | None, typer.Option(metavar="yes|no", help="State the contrast the file lacks.")]
+KernelOption = Annotated[str | None, typer.Option(metavar="soft|sharp|NAME", help="State the kernel the file lacks.")]
+IdsOption = Annotated[bool, typer.Option("--keep-ids", help="Keep the patient's name, id and birth date.")]
+VersionOption = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)]
+
+
+@app.callback()
+def _root(
+    version: VersionOption = False,
+) -> None: ...
+
+
+# -- verbs ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def series(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files.")],
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """List every series found, with its verdict and the reasons."""
+    from spineimg.io.index import scan
+    from spineimg.io.listing import index_to_dict, volume_to_dict
+    from spineimg.io.opening import is_volume_file, load
+
+    folders = [path for path in paths if not is_volume_file(path)]
+    documents = [index_to_dict(scan(folders))] if folders else []
+    documents += [volume_to_dict(load(path)) for path in paths if is_volume_file(path)]
+    listing = {
+        "schema": documents[0]["schema"],
+        "series": [one for document in documents for one in document["series"]],
+        "skipped": [one for document in documents for one in document["skipped"]],
+        "n_not_dicom": sum(document["n_not_dicom"] for document in documents),
+    }
+    _write_json(json, listing)
+    if _talks(json, quiet):
+        from spineimg.export.listing import series_view
+
+        _print(series_view(listing))
+
+
+@app.command()
+def hu(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder, DICOM file, or NIfTI/NRRD/MHA volume.")],
+    rois: Annotated[Path | None, _file("ROI file (spineimg.rois/1).")] = None,
+    mask: Annotated[Path | None, _file("Label map with vertebrae (NIfTI, NRRD).")] = None,
+    series: SeriesOption = None,
+    uiv: LevelOption = None,
+    liv: LevelOption = None,
+    plane: PlaneOption = "endplate",
+    rois_out: Annotated[Path | None, _file("Write the ROIs that were used.")] = None,
+    csv: Annotated[Path | None, _file("Write one row a vertebra.")] = None,
+    figure: Annotated[Path | None, _file("Draw planes and ROIs (PNG, PDF, SVG).")] = None,
+    cutoffs: Annotated[Path | None, _file("Your own cutoffs (TOML).")] = None,
+    kvp: KvpOption = None,
+    contrast: ContrastOption = None,
+    kernel: KernelOption = None,
+    keep_ids: IdsOption = False,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure vertebral HU and hold the LIV against its cutoff."""
+    if (rois is None) == (mask is None):
+        raise typer.BadParameter("give either --rois FILE or --mask FILE")
+    if plane not in ("endplate", "scanner"):
+        raise typer.BadParameter(f"--plane is endplate or scanner, not {plane}")
+    from spineimg.io.opening import load, state
+    from spineimg.pipeline import assess
+
+    stated = _stated(kvp, contrast, kernel)
+    wanted = _rois(rois, mask, uiv, liv)
+    volume = state(load(path, series, keep_ids=keep_ids), stated)
+    result = assess(volume, wanted, plane=plane, **_own_cutoffs(cutoffs))
+    _write_outputs(volume, result, wanted, case=_case(path), json=json, csv=csv, figure=figure, rois_out=rois_out)
+    if _talks(json, quiet):
+        from spineimg.export.text import result_view
+
+        _print(result_view(result))
+
+
+# -- steps of hu ------------------------------------------------------------------------------------------------------
+
+
+def _rois(rois: Path | None, mask: Path | None, uiv: str | None, liv: str | None) -> RoiSet:
+    """The ROIs of a file, with the construct of the command line over that of the file."""
+    from dataclasses import replace
+
+    from spineimg.anatomy import Construct, parse_level
+
+    ends = {}
+    for name, level in (("uiv", uiv), ("liv", liv)):
+        if level is not None:
+            try:
+                ends[name] = parse_level(level)
+            except SpineImgError as error:
+                raise typer.BadParameter(f"--{name}: {error}") from error
+    if rois is not None:
+        from spineimg.io.rois import read_rois
+
+        found = read_rois(rois)
+    else:
+        from spineimg.io.masks import rois_from_mask
+
+        found = rois_from_mask(mask)  # type: ignore[arg-type]  # one of the two is given
+    construct = Construct(ends.get("uiv", found.construct.uiv), ends.get("liv", found.construct.liv))
+    return replace(found, construct=construct)
+
+
+def _stated(kvp: float | None, contrast: str | None, kernel: str | None) -> Acquisition:
+    from spineimg.io.acquisition import sharpness
+    from spineimg.volume import Acquisition, Sharpness
+
+    if contrast not in (None, "yes", "no"):
+        raise typer.BadParameter(f"--contrast is yes or no, not {contrast}")
+    if kvp is not None and not 40 <= kvp <= 200:
+        raise typer.BadParameter(f"--kvp {kvp:g} is no tube voltage: 40-200")
+    known = {one.value: one for one in Sharpness}
+    return Acquisition(
+        kvp=kvp,
+        contrast=None if contrast is None else contrast == "yes",
+        kernel=kernel,
+        sharpness=known.get(kernel or "", sharpness(kernel)),
+    )
+
+
+def _own_cutoffs(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    from spineimg.cutoffs import CUTOFFS, load_cutoffs
+
+    return {"cutoffs": (*load_cutoffs(path), *CUTOFFS)}
+
+
+def _case(path: Path) -> str:
+    """The case is named by its folder or file."""
+    return path.resolve().name
+
+
+def _write_outputs(
+    volume: CTVolume,
+    result: CaseResult,
+    rois: RoiSet,
+    *,
+    case: str,
+    json: str | None,
+    csv: Path | None,
+    figure: Path | None,
+    rois_out: Path | None,
+) -> None:
+    from spineimg.export.json import result_to_dict
+
+    document = result_to_dict(result, _now())
+    if figure is not None:
+        from spineimg.export.figure import write_figure
+
+        write_figure(volume, result, figure)
+    if csv is not None:
+        from spineimg.export.table import rows, write_table
+
+        write_table(csv, rows(document, case))
+    if rois_out is not None:
+        from spineimg.io.rois import write_rois
+        from spineimg.pipeline import used_rois
+
+        write_rois(rois_out, used_rois(rois, result))
+    _write_json(json, document)
+
+
+# -- printing and exit codes ------------------------------------------------------------------------------------------
+
+
+def _now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+def _write_json(target: str | None, document: dict[str, Any]) -> None:
+    if target is None:
+        return
+    from spineimg.export.json import write_json
+
+    write_json(target, document)
+
+
+def _talks(json: str | None, quiet: bool) -> bool:
+    return not quiet and json != "-"
+
+
+def _print(what: RenderableType) -> None:
+    from rich.console import Console
+
+    # Into a file or a pipe, tables keep their columns instead of folding them at 80.
+    Console(width=None if sys.stdout.isatty() else 140).print(what)
+
+
+def main() -> None:
+    """Run the command line. One line on standard error for what a user can mend; a traceback is a bug."""
+    try:
+        code = typer.main.get_command(app)(standalone_mode=False)
+    except _WrongArguments as error:
+        _complain(f"{error.format_message()} (see spineimg --help)", 2)  # type: ignore[attr-defined]
+    except (typer.Abort, KeyboardInterrupt):
+        _complain("stopped", 130)
+    except SpineImgError as error:
+        _complain(str(error), 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(text: str, code: int) -> None:
+    print("spineimg: " + " ".join(text.split()), file=sys.stderr)  # noqa: T201
+    sys.exit(code)
