@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from spineimg.errors import SeriesError
@@ -143,6 +144,7 @@ WANTED: dict[int, tuple[str, Any]] = {
     0x00281054: ("RescaleType", _text),
 }
 _FREE_TEXT = {"Manufacturer", "SeriesDescription", "ManufacturerModelName", "PatientName", "ContrastBolusAgent"}
+_FIRST_PIXEL_TAG = 0x7FE00000
 _PIXEL_TAGS = {0x7FE00010, 0x7FE00008, 0x7FE00009}
 _LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _SHORT_VRS = {
@@ -257,48 +259,58 @@ def _decode(kind: Any, raw: bytes, order: str) -> Any:
 def _skim(path: str, source: _Bytes, start: int, transfer_syntax: str) -> FileHeader:
     order = ">" if transfer_syntax == BIG_ENDIAN else "<"
     read = {IMPLICIT: _READ_IMPLICIT, BIG_ENDIAN: _READ_BIG_ENDIAN}.get(transfer_syntax, _READ_EXPLICIT)
+    explicit = None if transfer_syntax == IMPLICIT else struct.Struct(order + "HH2sH").unpack_from
     values: dict[str, Any] = {}
     wide: dict[str, bytes] = {}
-    offset, end, wanted = start, source.size, WANTED
-    data, at = source.data, source.at(start, 12)
-    limit = len(data) - 12
+    offset, end = start, source.size
+    at = source.at(start, 12)
+    data, limit = source.data, len(source.data) - 12
     while offset + 8 <= end:
         if at > limit:
             at = source.at(offset, 12)
             data = source.data
             limit = len(data) - 12 if source.start + len(data) < end else len(data)
-        tag, vr, head, length = read(data, at)
-        if tag in _PIXEL_TAGS:
+        # The usual element is read right here, since a call for each would double the cost of a header.
+        group, element, vr, length = explicit(data, at) if explicit else (0, 0, b"", 0)
+        if vr in _SHORT_VRS:
+            tag, head = group << 16 | element, 8
+        else:
+            tag, vr, head, length = read(data, at)
+        if tag >= _FIRST_PIXEL_TAG and tag in _PIXEL_TAGS:
             _decode_wide(values, wide)
             # Float pixel data (7FE0,0008/0009) belong to parametric maps, not to CT: no pixels for us.
             length = _fragments_length(source, offset + head) if length == UNDEFINED else length
             return FileHeader(path, end, values, transfer_syntax, tag == 0x7FE00010, offset + head, length)
         if length == UNDEFINED:
-            after = _skip_undefined(source, offset + head, read, vr)
+            offset = _skip_undefined(source, offset + head, read, vr)
             at = limit + 1  # the buffer may have moved: find our place anew
+            continue
+        if tag in WANTED and length:
+            raw = source.value(offset + head, length)
+            data = source.data
+            at, limit = offset + head + length - source.start, len(data) - 12
+            name, decoded, is_wide = _decoded(tag, raw, order)
+            if decoded is not None:
+                values[name] = decoded
+            if is_wide:
+                wide[name] = raw
         else:
-            after = offset + head + length
-            if tag in wanted and length:
-                _keep(values, wide, wanted[tag], source.value(offset + head, length), order)
-                data = source.data
-                at, limit = after - source.start, len(data) - 12
-            else:
-                at += head + length
-        offset = after
+            at += head + length
+        offset += head + length
     if offset > end:
         raise SeriesError("truncated")
     _decode_wide(values, wide)
     return FileHeader(path, end, values, transfer_syntax, has_pixels=False)
 
 
-def _keep(values: dict[str, Any], wide: dict[str, bytes], found: tuple[str, Any], raw: bytes, order: str) -> None:
-    name, kind = found
+@lru_cache(maxsize=8192)
+def _decoded(tag: int, raw: bytes, order: str) -> tuple[str, Any, bool]:
+    """(keyword, value or None when empty, whether it waits for the character set). Most values repeat in a series."""
+    name, kind = WANTED[tag]
     decoded = _decode(kind, raw, order)
     if decoded in ("", None, ("",)):
-        return
-    values[name] = decoded
-    if name in _FREE_TEXT and (not raw.isascii() or b"\x1b" in raw):
-        wide[name] = raw
+        return name, None, False
+    return name, decoded, name in _FREE_TEXT and (not raw.isascii() or b"\x1b" in raw)
 
 
 def _decode_wide(values: dict[str, Any], wide: Mapping[str, bytes]) -> None:

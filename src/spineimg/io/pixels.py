@@ -69,20 +69,25 @@ def _dtype(record: SliceRecord) -> np.dtype[Any]:
     return np.dtype(f"{order}{'i' if record.signed else 'u'}{record.bits_allocated // 8}")
 
 
-def _read_bytes(record: SliceRecord, offset: int, length: int) -> bytes:
+def _is_direct(record: SliceRecord) -> bool:
+    """Whether the pixels lie in the file as they are, at a known place, and make sense."""
+    return record.file.has_pixels and record.file.pixel_offset is not None and why_undecodable(record) is None
+
+
+def _read_bytes(record: SliceRecord, offset: int, target: memoryview) -> None:
+    """Fills `target` from a place of the record's file. Raises PixelError when the file ends before."""
     try:
         fd = os.open(record.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = os.pread(fd, length, offset)
+            count = os.preadv(fd, [target], offset)
         finally:
             os.close(fd)
     except OSError as error:
         raise PixelError(f"{record.path}: cannot be read any more ({error.strerror})") from error
-    if len(data) < length:
+    if count < len(target):
         raise PixelError(
-            f"{record.name}: {len(data)} of {length} bytes of pixel data are there; the file was cut short"
+            f"{record.name}: {count} of {len(target)} bytes of pixel data are there; the file was cut short"
         )
-    return data
 
 
 def read_stored(record: SliceRecord) -> npt.NDArray[Any]:
@@ -95,12 +100,14 @@ def read_stored(record: SliceRecord) -> npt.NDArray[Any]:
     if record.file.encapsulated:
         return _mask_unused_bits(_decode(record), record)
     count = record.frame_bytes
+    data: bytes | bytearray
     if record.file.pixel_offset is None:
         data = _bytes_from_pydicom(record)[record.frame * count :][:count]
         if len(data) < count:
             raise PixelError(f"{record.name}: {len(data)} of {count} bytes of pixel data are there")
     else:
-        data = _read_bytes(record, record.file.pixel_offset + record.frame * count, count)
+        data = bytearray(count)
+        _read_bytes(record, record.file.pixel_offset + record.frame * count, memoryview(data))
     stored = np.frombuffer(data, dtype=_dtype(record)).reshape(record.matrix or ())
     return _mask_unused_bits(stored, record)
 
@@ -188,7 +195,9 @@ def _encapsulated_frame(record: SliceRecord) -> bytes:
         data = _bytes_from_pydicom(record)
         return data if record.frames == 1 else _one_frame(data, record)
     if record.frames == 1:
-        return _read_bytes(record, offset, length)
+        whole = bytearray(length)
+        _read_bytes(record, offset, memoryview(whole))
+        return bytes(whole)
     with open(record.path, "rb") as file:  # noqa: PTH123 - a path string, opened thousands of times
         file.seek(offset)
         return _one_frame(file, record)
@@ -244,6 +253,30 @@ class DicomSource:
                 f"{record.name}: no Rescale Slope and Intercept (0028,1053/1052), so its stored values are no HU"
             )
         return to_hu(read_stored(record), *rescale)
+
+    def read_into(self, k: int, out: npt.NDArray[np.int16]) -> bool:
+        """Slice k into `out` (rows, columns); False when its HU do not fit int16, and `out` is then undefined.
+
+        Raw 16-bit slices go from the file straight into `out`: a whole volume is read without a second copy.
+        """
+        record = self.records[k]
+        rescale = record.rescale()
+        plain = rescale is not None and rescale[0] == 1 and rescale[1] == int(rescale[1])
+        if not plain or _dtype(record).str not in ("<i2", "<u2") or record.file.encapsulated or not _is_direct(record):
+            hu = self.read(k)
+            if hu.dtype != np.int16:
+                return False
+            out[...] = hu
+            return True
+        start = (record.file.pixel_offset or 0) + record.frame * record.frame_bytes
+        _read_bytes(record, start, out.data.cast("B"))
+        stored = _mask_unused_bits(out.view(_dtype(record)), record)
+        intercept = int(rescale[1]) if rescale else 0
+        if int(stored.min()) + intercept < -32768 or int(stored.max()) + intercept > 32767:
+            return False
+        # Two's complement: the low 16 bits of the sum are right wherever the true sum fits.
+        np.add(stored.view(np.int16), np.int16((intercept + 32768) % 65536 - 32768), out=out)
+        return True
 
     def padding_hu(self, k: int) -> tuple[float, float] | None:
         record = self.records[k]

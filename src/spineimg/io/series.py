@@ -337,23 +337,30 @@ def series_info(record: SliceRecord, part: int | None, *, keep_ids: bool) -> Ser
 
 def read_array(volume: CTVolume, *, threads: int = 2) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
     """(slices, rows, columns) HU of a whole volume, int16 where every slice is, else float32."""
+    whole = _read_whole(volume, threads)
+    if whole is not None:
+        return whole
+    exact = np.empty(volume.geometry.shape, dtype=np.float32)
+    for k in range(len(exact)):
+        exact[k] = volume.read(k)
+    return exact
+
+
+def _read_whole(volume: CTVolume, threads: int) -> npt.NDArray[np.int16] | None:
+    """The volume as int16, None when some slice does not fit."""
     from concurrent.futures import ThreadPoolExecutor
 
-    shape = volume.geometry.shape
-    out: npt.NDArray[np.int16] | npt.NDArray[np.float32] = np.empty(shape, dtype=np.int16)
+    source = volume.source
+    whole = np.empty(volume.geometry.shape, dtype=np.int16)
 
     def fill(k: int) -> bool:
-        hu = volume.read(k)
+        if isinstance(source, DicomSource):
+            return source.read_into(k, whole[k])
+        hu = source.read(k)
         if hu.dtype != np.int16:
             return False
-        out[k] = hu
+        whole[k] = hu
         return True
 
     with ThreadPoolExecutor(threads) as pool:
-        whole = all(pool.map(fill, range(shape[0])))
-    if whole:
-        return out
-    out = np.empty(shape, dtype=np.float32)
-    for k in range(shape[0]):
-        out[k] = volume.read(k)
-    return out
+        return whole if all(pool.map(fill, range(len(whole)))) else None
