@@ -40,7 +40,10 @@ def frame_values(header: FileHeader) -> list[Header]:
             shared = _values_of(_first(dataset, "SharedFunctionalGroupsSequence"))
             agent = _first(dataset, "ContrastBolusAgentSequence")
             if agent is not None:
-                shared["ContrastBolusAgent"] = _agent_name(agent)
+                shared["ContrastBolusAgent"] = _meaning(agent)
+                route = _first(agent, "ContrastBolusAdministrationRouteSequence")
+                if route is not None:
+                    shared["ContrastBolusRoute"] = _meaning(route)
             own = [_values_of(group) for group in dataset.get("PerFrameFunctionalGroupsSequence", ())]
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, NotImplementedError) as error:
             raise SeriesError(f"unreadable functional groups: {str(error)[:120]}") from error
@@ -55,7 +58,7 @@ def _first(item: Any, keyword: str) -> Any:
     return sequence[0] if sequence else None
 
 
-def _agent_name(item: Any) -> str:
+def _meaning(item: Any) -> str:
     return str(item.get("CodeMeaning", "")).strip() or "(coded)"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Mapping, MutableSequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -60,7 +60,7 @@ class FileHeader:
 
     path: str
     size: int
-    values: Header
+    values: Header = field(repr=False)  # it may hold the patient's name
     transfer_syntax: str
     has_pixels: bool
     pixel_offset: int | None = None
@@ -297,7 +297,7 @@ def _skim(path: str, source: _Bytes, start: int, transfer_syntax: str) -> FileHe
         else:
             at += head + length
         offset += head + length
-    if offset > end:
+    if offset != end:
         raise SeriesError("truncated")
     _decode_wide(values, wide)
     return FileHeader(path, end, values, transfer_syntax, has_pixels=False)
@@ -313,10 +313,28 @@ def _decoded(tag: int, raw: bytes, order: str) -> tuple[str, Any, bool]:
     return name, decoded, name in _FREE_TEXT and (not raw.isascii() or b"\x1b" in raw)
 
 
+_CODECS = {
+    "ISO_IR 100": "latin-1", "ISO_IR 101": "iso8859-2", "ISO_IR 109": "iso8859-3", "ISO_IR 110": "iso8859-4",
+    "ISO_IR 144": "iso8859-5", "ISO_IR 127": "iso8859-6", "ISO_IR 126": "iso8859-7", "ISO_IR 138": "iso8859-8",
+    "ISO_IR 148": "iso8859-9", "ISO_IR 192": "utf-8", "GB18030": "gb18030", "GBK": "gbk",
+}  # fmt: skip
+"""Character sets that need no code extensions (PS3.3 C.12.1.1.2); for the others pydicom is asked."""
+
+
 def _decode_wide(values: dict[str, Any], wide: Mapping[str, bytes]) -> None:
     """Text in another character set than ASCII, by the file's Specific Character Set (PS3.3 C.12.1.1.2)."""
     if not wide:
         return
+    charsets = values.get("SpecificCharacterSet", ("",))
+    codec = _CODECS.get(charsets[0]) if len(charsets) == 1 else None
+    if codec is None:
+        _decode_with_extensions(values, wide, charsets)
+        return
+    for name, raw in wide.items():
+        values[name] = raw.decode(codec, errors="replace").strip(" \0")
+
+
+def _decode_with_extensions(values: dict[str, Any], wide: Mapping[str, bytes], charsets: tuple[str, ...]) -> None:
     import warnings
 
     from pydicom.charset import convert_encodings, decode_bytes
@@ -324,7 +342,7 @@ def _decode_wide(values: dict[str, Any], wide: Mapping[str, bytes]) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an unknown character set is not the measurement's business
-        encodings = convert_encodings(list(values.get("SpecificCharacterSet", ("",))))
+        encodings = convert_encodings(list(charsets))
         for name, raw in wide.items():
             if name == "PatientName":
                 values[name] = str(PersonName(raw, encodings).decode(encodings)).strip()

@@ -104,7 +104,9 @@ def _parts(records: Sequence[SliceRecord], *, keep_ids: bool) -> Iterator[Series
         spacing = record.numbers("PixelSpacing", 2)
         rounded = tuple(round(number, 4) for number in spacing) if spacing else None
         known = orientation is not None if n_turned > MOST_ORIENTATIONS else orientation
-        groups[(kind_of(record), record.matrix, rounded, known, record.file.has_pixels)].append(record)
+        frame_of_reference = record.values.get("FrameOfReferenceUID")  # positions in two of them have no relation
+        key = (kind_of(record), record.matrix, rounded, known, frame_of_reference, record.file.has_pixels)
+        groups[key].append(record)
     ordered = sorted(groups.values(), key=lambda group: -len(group))
     for number, group in enumerate(ordered, start=1):
         extra = []

@@ -14,7 +14,7 @@ from spineimg.io.records import SliceRecord
 from spineimg.volume import HUArray
 
 _PLUGINS = {
-    "1.2.840.10008.1.2.5": ("RLE Lossless", "gdcm"),
+    "1.2.840.10008.1.2.5": ("RLE Lossless", "pydicom"),
     "1.2.840.10008.1.2.4.50": ("JPEG Baseline", "gdcm"),
     "1.2.840.10008.1.2.4.51": ("JPEG Extended", "gdcm"),
     "1.2.840.10008.1.2.4.57": ("JPEG Lossless", "gdcm"),
@@ -43,6 +43,8 @@ def why_undecodable(record: SliceRecord) -> str | None:
     high = record.values.get("HighBit", record.bits_stored - 1)
     if high != record.bits_stored - 1:
         return f"High Bit (0028,0102) is {high} with {record.bits_stored} bits stored"
+    if record.values.get("PixelRepresentation") not in (0, 1):
+        return f"Pixel Representation (0028,0103) is {record.found('PixelRepresentation')}"
     if record.values.get("SamplesPerPixel", 1) != 1:
         return f"Samples per Pixel (0028,0002) is {record.found('SamplesPerPixel')}"
     syntax = record.file.transfer_syntax

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from spineimg.errors import SeriesError
@@ -22,7 +22,7 @@ class SliceRecord:
     file: FileHeader
     frame: int
     frames: int
-    values: Header
+    values: Header = field(repr=False)
 
     @property
     def path(self) -> str:
