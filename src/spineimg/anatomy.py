@@ -62,6 +62,9 @@ class Construct:
     liv: str | None = None
 
     def __post_init__(self) -> None:
+        for level in (self.uiv, self.liv):
+            if level is not None and level not in LEVELS:
+                raise RoiError(f"{level!r} is not a vertebral level: use C1-C7, T1-T13, L1-L6 or S1")
         if self.uiv and self.liv and order(self.uiv) > order(self.liv):
             raise RoiError(f"the UIV ({self.uiv}) lies below the LIV ({self.liv}): swap them")
 

@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 
 # typer brings its own copy of click in newer releases and the real one in older: the class is asked of it.
-_WrongArguments = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_WrongArguments: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def _version(wanted: bool) -> None:
@@ -51,6 +51,9 @@ JsonOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 SeriesOption = Annotated[str | None, typer.Option(metavar="UID", help="Series to measure, where several are usable.")]
 LevelOption = Annotated[str | None, typer.Option(metavar="LEVEL", help="Instrumented vertebra: upper, lowest.")]
+MaskLabelsOption = Annotated[
+    str | None, typer.Option(metavar="totalsegmentator|verse", help="Numbering of the mask, where it cannot be told.")
+]
 PlaneOption = Annotated[str, typer.Option(metavar="endplate|scanner", help="Oblique ROIs: resample, or refuse.")]
 KvpOption = Annotated[float | None, typer.Option(metavar="KV", help="State the tube voltage the file lacks.")]
 ContrastOption = Annotated[str | None, typer.Option(metavar="yes|no", help="State the contrast the file lacks.")]
@@ -77,7 +80,8 @@ def series(
     """List every series found, with its verdict and the reasons."""
     from spineimg.io.index import scan
     from spineimg.io.listing import index_to_dict, volume_to_dict
-    from spineimg.io.opening import is_volume_file, load
+    from spineimg.io.opening import load
+    from spineimg.io.volumes import is_volume_file
 
     folders = [path for path in paths if not is_volume_file(path)]
     documents = [index_to_dict(scan(folders))] if folders else []
@@ -100,6 +104,7 @@ def hu(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder, DICOM file, or NIfTI/NRRD/MHA volume.")],
     rois: Annotated[Path | None, _file("ROI file (spineimg.rois/1).")] = None,
     mask: Annotated[Path | None, _file("Label map with vertebrae (NIfTI, NRRD).")] = None,
+    mask_labels: MaskLabelsOption = None,
     series: SeriesOption = None,
     uiv: LevelOption = None,
     liv: LevelOption = None,
@@ -124,7 +129,7 @@ def hu(
     from spineimg.pipeline import assess
 
     stated = _stated(kvp, contrast, kernel)
-    wanted = _rois(rois, mask, uiv, liv)
+    wanted = _rois(rois, mask, mask_labels, uiv, liv)
     volume = state(load(path, series, keep_ids=keep_ids), stated)
     result = assess(volume, wanted, plane=plane, **_own_cutoffs(cutoffs))
     _write_outputs(volume, result, wanted, case=_case(path), json=json, csv=csv, figure=figure, rois_out=rois_out)
@@ -134,10 +139,113 @@ def hu(
         _print(result_view(result))
 
 
+@app.command()
+def agree(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="Result or ROI file of one reader.")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="Result or ROI file of the other.")],
+    source: Annotated[Path | None, typer.Option(metavar="PATH", help="CT on which ROI files are measured.")] = None,
+    series: SeriesOption = None,
+    figure: Annotated[Path | None, _file("Draw the Bland-Altman plot.")] = None,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Agreement of two readers: differences, limits, ICC."""
+    from spineimg.agreement import agree as compare
+    from spineimg.export.json import agreement_to_dict
+
+    first, second = (_reading(path, source, series) for path in (a, b))
+    document = agreement_to_dict(compare(first, second), _now())
+    if figure is not None:
+        from spineimg.export.agreement_plot import write_agreement_plot
+
+        write_agreement_plot(document, figure)
+    _write_json(json, document)
+    if _talks(json, quiet):
+        from spineimg.export.text import agreement_view
+
+        _print(agreement_view(document, (a.name, b.name)))
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path | None, typer.Argument(help="New folder; without it the recipes are listed.")] = None,
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="What to make.")] = "preop",
+    seed: Annotated[int, typer.Option(metavar="N", help="Texture, noise and file names.")] = 0,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a synthetic DICOM study with its truth, or list the recipes."""
+    from spineimg.phantom import RECIPES, write_study
+
+    if folder is None:
+        listing = {name: one.description for name, one in RECIPES.items()}
+        _write_json(json, {"recipes": listing})
+        if _talks(json, quiet):
+            for name, description in listing.items():
+                typer.echo(f"{name:<16} {description}")
+        return
+    summary = write_study(folder, recipe, seed)
+    _write_json(json, summary)
+    if _talks(json, quiet):
+        typer.echo(f"{recipe} (seed {seed}) is in {folder}: ct/, rois.json, truth.json")
+
+
+@app.command()
+def demo(json: JsonOption = None, quiet: QuietOption = False) -> None:
+    """Measure the sample study and show table, flag and figure."""
+    from spineimg.io.opening import load
+    from spineimg.io.rois import read_rois
+    from spineimg.io.sample import sample_study
+    from spineimg.pipeline import assess
+
+    study, out = sample_study("preop"), Path("spineimg-demo")
+    wanted = read_rois(study / "rois.json")
+    volume = load(study / "ct")
+    result = assess(volume, wanted)
+    _make_folder(out)
+    _write_outputs(
+        volume,
+        result,
+        wanted,
+        case="preop",
+        json=json or str(out / "result.json"),
+        csv=out / "result.csv",
+        figure=out / "figure.png",
+        rois_out=None,
+    )
+    if _talks(json, quiet):
+        from spineimg.export.text import result_view
+
+        _print(result_view(result))
+        typer.echo(f"figure: {out / 'figure.png'}   numbers: {out / 'result.csv'}, {out / 'result.json'}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise SpineImgError(
+            f"{folder.resolve()}: cannot be made ({error.strerror}); run this in another folder"
+        ) from error
+
+
+def _reading(path: Path, source: Path | None, series: str | None) -> dict[str, Any]:
+    """A reader's result: read from a result file, or measured on the CT from a ROI file."""
+    from spineimg.export.json import read_result, result_to_dict
+
+    if source is None:
+        return read_result(path)
+    from spineimg.io.opening import load
+    from spineimg.io.rois import read_rois
+    from spineimg.pipeline import assess
+
+    return result_to_dict(assess(load(source, series), read_rois(path)), _now())
+
+
 # -- steps of hu ------------------------------------------------------------------------------------------------------
 
 
-def _rois(rois: Path | None, mask: Path | None, uiv: str | None, liv: str | None) -> RoiSet:
+def _rois(rois: Path | None, mask: Path | None, mask_labels: str | None, uiv: str | None, liv: str | None) -> RoiSet:
     """The ROIs of a file, with the construct of the command line over that of the file."""
     from dataclasses import replace
 
@@ -155,9 +263,11 @@ def _rois(rois: Path | None, mask: Path | None, uiv: str | None, liv: str | None
 
         found = read_rois(rois)
     else:
-        from spineimg.io.masks import rois_from_mask
+        from spineimg.io.masks import Convention, rois_from_mask
 
-        found = rois_from_mask(mask)  # type: ignore[arg-type]  # one of the two is given
+        if mask_labels is not None and mask_labels not in set(Convention):
+            raise typer.BadParameter(f"--mask-labels is {' or '.join(Convention)}, not {mask_labels}")
+        found = rois_from_mask(mask, mask_labels)  # type: ignore[arg-type]  # one of the two is given
     construct = Construct(ends.get("uiv", found.construct.uiv), ends.get("liv", found.construct.liv))
     return replace(found, construct=construct)
 
@@ -182,9 +292,9 @@ def _stated(kvp: float | None, contrast: str | None, kernel: str | None) -> Acqu
 def _own_cutoffs(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    from spineimg.cutoffs import CUTOFFS, load_cutoffs
+    from spineimg.cutoffs import load_cutoffs
 
-    return {"cutoffs": (*load_cutoffs(path), *CUTOFFS)}
+    return {"cutoffs": load_cutoffs(path)}
 
 
 def _case(path: Path) -> str:
@@ -216,9 +326,8 @@ def _write_outputs(
         write_table(csv, rows(document, case))
     if rois_out is not None:
         from spineimg.io.rois import write_rois
-        from spineimg.pipeline import used_rois
 
-        write_rois(rois_out, used_rois(rois, result))
+        write_rois(rois_out, rois)
     _write_json(json, document)
 
 
@@ -255,7 +364,7 @@ def main() -> None:
     try:
         code = typer.main.get_command(app)(standalone_mode=False)
     except _WrongArguments as error:
-        _complain(f"{error.format_message()} (see spineimg --help)", 2)  # type: ignore[attr-defined]
+        _complain(f"{error.format_message()} (see spineimg --help)", 2)
     except (typer.Abort, KeyboardInterrupt):
         _complain("stopped", 130)
     except SpineImgError as error:

@@ -9,14 +9,8 @@ from pathlib import Path
 from spineimg.errors import SeriesError
 from spineimg.io.index import SeriesIndex, scan
 from spineimg.io.series import SeriesEntry
+from spineimg.io.volumes import is_volume_file, open_volume
 from spineimg.volume import Acquisition, CTVolume, Verdict
-
-_VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-
-
-def is_volume_file(path: Path | str) -> bool:
-    """Whether a path is a NIfTI, NRRD or MetaImage file, by its ending."""
-    return os.fspath(path).lower().endswith(_VOLUME_ENDINGS)
 
 
 def load(path: Path | str, series: str | None = None, *, keep_ids: bool = False) -> CTVolume:
@@ -28,9 +22,7 @@ def load(path: Path | str, series: str | None = None, *, keep_ids: bool = False)
     Raises SeriesError when nothing, or more than one usable series, is there.
     """
     if is_volume_file(path):
-        from spineimg.io.volumes import open_volume
-
-        return open_volume(Path(path))
+        return open_volume(path)
     return choose(scan([path], keep_ids=keep_ids), os.fspath(path), series).volume()
 
 

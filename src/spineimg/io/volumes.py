@@ -42,8 +42,10 @@ TILT_NOTED_DEG = 0.5
 """Shear below this moves a slice by less than 1 % of the spacing; engineering choice."""
 NO_MEASUREMENT_BELOW_HU = -1500.0
 """Air is -1000 HU; scanners fill the corners outside their field of view with -2000 or less. Engineering choice."""
-LEAST_SPAN_HU = 100.0
-"""Air, fat and muscle are hundreds of HU apart: a volume that spans less was normalised. Engineering choice."""
+NORMALISED_BELOW = 10.0
+"""A volume without a value this far from 0 was normalised. Engineering choice."""
+OFFSET_ABOVE_HU = 1800.0
+"""A volume without negative values that reaches this holds HU + 1024. Engineering choice: cortex plus the offset."""
 SAMPLED_SLICES = 5
 """Slices that are looked at to tell HU from other numbers."""
 
@@ -646,7 +648,7 @@ def _too_few(geometry: Geometry) -> Note | None:
 
 
 def _no_hu(geometry: Geometry, source: GridSource) -> Note | None:
-    """Says so when the numbers cannot be Hounsfield units: those of a patient go below 0 in fat and air."""
+    """Says so when the numbers are those of a label map, a picture of 0 to 255, a normalised volume, or HU + 1024."""
     count = geometry.shape[0]
     places = sorted({round(at) for at in np.linspace(0, count - 1, SAMPLED_SLICES)})
     values = np.concatenate([source.read(k).ravel() for k in places])
@@ -654,7 +656,10 @@ def _no_hu(geometry: Geometry, source: GridSource) -> Note | None:
     if not values.size:
         return Note("no_pixels", f"no number above {NO_MEASUREMENT_BELOW_HU:g} in {len(places)} slices of the volume")
     low, high = float(values.min()), float(values.max())
-    if low < 0 and high - low >= LEAST_SPAN_HU:
+    picture = low >= 0 and high <= 255 and (low == 0 or source.header.dtype.itemsize == 1)
+    offset = low >= 0 and high >= OFFSET_ABOVE_HU
+    normalised = max(-low, high) < NORMALISED_BELOW
+    if not (picture or offset or normalised):
         return None
     text = (
         f"not HU: values run from {low:g} to {high:g} where air and fat should be below 0, so this is a label map, a "
