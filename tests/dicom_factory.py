@@ -410,7 +410,9 @@ def _set_pixels(ds: Dataset, frames: npt.NDArray[Any], bits_stored: int, syntax:
     ds["PixelData"].VR = "OW"
     if syntax in (RLELossless, JPEGLSLossless, JPEGLSNearLossless):
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        options = {"jls_error": 4} if syntax == JPEGLSNearLossless else {}
+        options: dict[str, Any] = {"jls_error": 4} if syntax == JPEGLSNearLossless else {}
+        if syntax == RLELossless:
+            options["encoding_plugin"] = "pydicom"  # gdcm's encoder ends the process on 8 of 16 bits
         ds.compress(syntax, generate_instance_uid=False, **options)
 
 

@@ -15,7 +15,10 @@ from spineimg.volume import Acquisition, SeriesInfo
 
 @dataclass(frozen=True, slots=True)
 class VertebraResult:
-    """One vertebra that was asked for, measured or not."""
+    """One vertebra that was asked for, measured or not.
+
+    `notes` are those on its acquisition and its name; those on its own voxels are in `hu.notes`.
+    """
 
     level: str
     role: Role | None
@@ -27,7 +30,7 @@ class VertebraResult:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """All results of one case."""
+    """All results of one case. `settings` are plain values: those used, the plane, and the cutoffs."""
 
     series: SeriesInfo
     n_slices: int

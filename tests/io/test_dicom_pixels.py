@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import openjpeg
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ import spineimg
 from spineimg.errors import PixelError, SpineImgError
 from spineimg.io.index import scan
 from spineimg.io.series import read_array
+from spineimg.rois import Ellipse, RoiSet, VertebraRoi
 from spineimg.volume import Verdict
 from tests import dicom_factory as factory
 from tests.dicom_factory import Encoding, Layout, Written
@@ -74,14 +76,20 @@ def test_htj2k(tmp_path: Path) -> None:
 
 
 def test_encodings_may_differ_within_a_series(tmp_path: Path) -> None:
-    """Slices of one series, each in another transfer syntax. Planted: the first slice's syntax for all."""
+    """Slices of one series, each in another transfer syntax, every other one signed, each with a padding of its own.
+
+    Planted: the first slice's syntax, its sign or its padding for all.
+    """
     lattice, hu, uid = factory.axial(len(factory.LOSSLESS)), factory.pattern(len(factory.LOSSLESS), *SHAPE), "1.2.3.9"
     for k, syntax in enumerate(factory.LOSSLESS):
-        encoding = Encoding(transfer_syntax=syntax)
+        encoding = Encoding(signed=k % 2 == 1, bits_stored=13, padding=100 + k, transfer_syntax=syntax)
         factory.write_series(tmp_path / str(k), hu[k : k + 1], lattice.keep([k]), encoding=encoding, series_uid=uid)
     volume = spineimg.load(tmp_path)
     assert volume.geometry.shape[0] == len(factory.LOSSLESS)
     np.testing.assert_array_equal(np.stack([volume.read(k) for k in range(len(hu))]), hu)
+    for k in range(len(hu)):
+        assert volume.source.padding_hu(k) == (100 + k - 1024, 100 + k - 1024)
+        np.testing.assert_array_equal(volume.valid(k, volume.read(k)), hu[k] != 100 + k - 1024)
 
 
 def test_a_jpeg_2000_stream_of_the_other_sign(tmp_path: Path) -> None:
@@ -98,6 +106,24 @@ def test_near_lossless_pixels_are_near(tmp_path: Path) -> None:
     encoding = Encoding(transfer_syntax=factory.JPEGLSNearLossless)
     written = factory.write_series(tmp_path, factory.pattern(3, *SHAPE), factory.axial(3), encoding=encoding)
     check_hu(tmp_path, written, np.int16, atol=4.0)
+
+
+@pytest.mark.parametrize("syntax", factory.LOSSLESS[4:], ids=lambda uid: uid.name)
+@pytest.mark.parametrize("change", [{"Rows": 33}, {"Columns": 40}, {"Rows": 4000, "Columns": 4000}], ids=str)
+def test_a_code_stream_of_another_size_than_the_header_gives_no_number(
+    tmp_path: Path, syntax: str, change: dict[str, int]
+) -> None:
+    """Planted: the picture cut or filled to the size of the header."""
+    encoding = Encoding(transfer_syntax=syntax)
+    written = factory.write_series(tmp_path, factory.pattern(3, *SHAPE), factory.axial(3), encoding=encoding)
+    for path in written.paths:
+        ds = pydicom.dcmread(path)
+        ds.update(change)
+        ds.save_as(path)
+    volume = spineimg.load(tmp_path)
+    with pytest.raises(PixelError) as error:
+        volume.read(1)
+    assert any(path.name in str(error.value) for path in written.paths)
 
 
 @pytest.mark.parametrize("syntax", factory.NATIVE[:3], ids=lambda uid: uid.name)
@@ -192,22 +218,23 @@ def test_twelve_bit_clipping_and_extended_scale_read_as_written(tmp_path: Path) 
     check_hu(tmp_path / "b", written, np.int16)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     signed=st.booleans(),
-    bits=st.integers(8, 16),
+    bits=st.integers(9, 16),
     slope=st.sampled_from([1.0, -1.0, 0.5, 1.25, 2.0, 10.0]),
     intercept=st.integers(-9000, 1000),
-    seed=st.integers(0, 1000),
+    syntax=st.sampled_from([factory.NATIVE[0], factory.NATIVE[2], factory.RLELossless, factory.JPEGLSLossless]),
 )
 def test_any_stored_values_come_back(
-    tmp_path_factory: pytest.TempPathFactory, signed: bool, bits: int, slope: float, intercept: int, seed: int
+    tmp_path_factory: pytest.TempPathFactory, signed: bool, bits: int, slope: float, intercept: int, syntax: str
 ) -> None:
     """The whole range of the stored type, both ends included, for every number of bits."""
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-    stored = np.random.default_rng(seed).integers(low, high, (3, 5, 7), endpoint=True)
-    stored[:, 0, 0], stored[:, 4, 6] = low, high
-    encoding = Encoding(signed, bits, slope, float(intercept))
+    stored = np.random.default_rng(bits).integers(low, high, (3, 20, 30), endpoint=True)
+    stored = np.sort(stored, axis=None).reshape(stored.shape)  # JPEG-LS encoders give up on noise
+    stored[:, 0, 0], stored[:, -1, -1] = low, high
+    encoding = Encoding(signed, bits, slope, float(intercept), transfer_syntax=syntax)
     folder = tmp_path_factory.mktemp("stored")
     written = factory.write_series(folder, stored * slope + intercept, factory.axial(3), encoding=encoding)
     np.testing.assert_array_equal(written.stored, stored)
@@ -377,6 +404,28 @@ def test_reading_three_slices_opens_three_files(tmp_path: Path, syntax: str) -> 
             volume.read(k)
     truth = by_truth(written, volume)
     assert sorted(opened) == sorted(written.paths[truth[k]].name for k in wanted)
+
+
+def test_measuring_three_rois_reads_only_the_slices_they_touch(tmp_path: Path) -> None:
+    """Planes at 22, 30 and 38 of 60 mm, and 3 mm beside each, where metal would count: each slice once.
+
+    Planted: the whole volume read before measuring.
+    """
+    hu = np.random.default_rng(0).normal(120, 15, (60, 40, 40)).round().astype(np.int16)
+    written = factory.write_series(tmp_path, hu, factory.axial(60, 1.0, [0.0, 0.0, 0.0]))
+    planes = {"superior": 38, "mid": 30, "inferior": 22}
+    ellipses = tuple(
+        Ellipse(name, np.array([18.0, 14.0, z]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), (11.0, 8.0))
+        for name, z in planes.items()
+    )
+    volume = spineimg.load(tmp_path)
+    with opened_files(tmp_path) as opened:
+        spineimg.assess(volume, RoiSet((VertebraRoi("L4", ellipses=ellipses),)))
+    place = {path.name: k for k, path in enumerate(written.paths)}
+    read = sorted(place[name] for name in opened)
+    assert len(read) == len(set(read))
+    assert set(planes.values()) <= set(read)
+    assert all(min(abs(k - z) for z in planes.values()) <= 3 for k in read)
 
 
 def test_the_index_reads_headers_only(tmp_path: Path) -> None:

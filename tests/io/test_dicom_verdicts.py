@@ -25,6 +25,7 @@ from pydicom.uid import generate_uid
 import spineimg
 from spineimg.errors import SeriesError, SpineImgError
 from spineimg.io.index import SeriesEntry, SeriesIndex, scan
+from spineimg.rois import RoiSet
 from spineimg.volume import Verdict
 from tests import dicom_factory as factory
 from tests.dicom_factory import Encoding, Written
@@ -192,6 +193,8 @@ def test_too_few_slices_are_refused_but_readable(tmp_path: Path, count: int) -> 
     assert "too_few_slices" in codes(entry)
     volume = check_positions(tmp_path, written)
     assert volume.verdict is REFUSED
+    with pytest.raises(SeriesError, match="too_few_slices"):
+        spineimg.assess(volume, RoiSet(()))
     assert factory.worst_position_mm(spineimg.load(written.paths[0]), written) < 1e-6
 
 
@@ -422,7 +425,16 @@ TEXTS = {
         ["1", "0", "0"],
         ["nan"] * 6,
     ],
-    "PixelSpacing": [["0", "0"], ["nan", "nan"], ["-0.7", "0.7"], ["0.7"], ["inf", "0.7"], ["0.7", "0.7", "0.7"], [""]],
+    "PixelSpacing": [
+        ["0", "0"],
+        ["nan", "nan"],
+        ["-0.7", "0.7"],
+        ["0.7"],
+        ["inf", "0.7"],
+        ["0.7", "0.7", "0.7"],
+        [""],
+        ["0.7", "0_7"],
+    ],
     "RescaleSlope": [["0"], ["nan"], ["inf"], ["one"]],
     "RescaleIntercept": [["nan"], ["-inf"], ["1e400"]],
 }
@@ -472,6 +484,24 @@ def test_absurd_pixel_descriptions_give_no_number(tmp_path: Path, tags: dict[str
     assert all(entry.verdict is not USABLE for entry in index.series)
     with pytest.raises(SpineImgError):
         _read_all(spineimg.load(tmp_path))
+
+
+@pytest.mark.parametrize("photometric", ["PALETTE COLOR", "RGB"])
+def test_colour_indices_are_no_hounsfield_units(tmp_path: Path, photometric: str) -> None:
+    """One sample a pixel, but it is the number of a colour."""
+    clean(tmp_path, tags={"PhotometricInterpretation": photometric})
+    entry = only(scan([tmp_path]))
+    assert entry.verdict is REFUSED
+    assert photometric in said(entry)
+
+
+@pytest.mark.parametrize("tags", [{"Rows": 11}, {"Columns": 16}, {"Rows": 6, "Columns": 17}], ids=str)
+def test_more_pixels_than_the_header_promises_are_not_passed_over(tmp_path: Path, tags: dict[str, int]) -> None:
+    """12 x 17 pixels lie there: at 16 columns every row would slide by one. One byte of padding is no matter."""
+    clean(tmp_path, tags=tags)
+    index = scan([tmp_path])
+    assert index.series or index.skipped
+    assert all(entry.verdict is not USABLE for entry in index.series)
 
 
 @pytest.mark.parametrize(
@@ -798,7 +828,7 @@ def test_refusals_say_why_when_loading(tmp_path: Path) -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("spineimg")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=60)
 
 
 def test_the_listing_of_the_command_line(tmp_path: Path) -> None:
@@ -825,6 +855,19 @@ def test_the_listing_of_the_command_line(tmp_path: Path) -> None:
     assert (short["verdict"], short["n_slices"]) == ("refused", 2)
     text = done.stdout + done.stderr
     assert not [value for value in factory.PATIENT.values() if value in text]
+
+
+def test_the_command_line_on_odd_names(tmp_path: Path) -> None:
+    """A file name that is no UTF-8, and brackets that a terminal library might take for its own markup."""
+    written = clean(tmp_path, 9, tags={"SeriesDescription": "Spine [/red] [bold", "ConvolutionKernel": "[/]"})
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe[bold].dcm"))
+    factory.truncate(written.paths[4], 0.8)
+    written.paths[4].rename(odd)
+    for options in ([], ["--json", "-"]):
+        done = run("series", str(tmp_path), *options)
+        assert done.returncode == 0, done.stderr
+        assert "Spine [/red] [bold" in done.stdout
+        assert "[bold].dcm" in done.stdout
 
 
 def test_the_command_line_on_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ handed to pydicom. benchmarks/speed.py measures both.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable, Mapping, MutableSequence
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,8 @@ def _texts(raw: bytes) -> tuple[str, ...]:
 def _numbers(raw: bytes) -> tuple[float, ...] | Unparsed:
     text = _text(raw)
     try:
+        if "_" in text:  # Python reads 0_7 as 7
+            return Unparsed(text[:64])
         return tuple(float(part) for part in text.split("\\"))
     except ValueError:
         return Unparsed(text[:64])
@@ -93,10 +96,7 @@ def _numbers(raw: bytes) -> tuple[float, ...] | Unparsed:
 
 def _whole(raw: bytes) -> int | Unparsed:
     text = _text(raw)
-    try:
-        return int(text)
-    except ValueError:
-        return Unparsed(text[:64])
+    return int(text) if re.fullmatch(r"[+-]?\d{1,12}", text) else Unparsed(text[:64])
 
 
 Decoder = Callable[[bytes], Any]

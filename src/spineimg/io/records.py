@@ -107,7 +107,7 @@ class SliceRecord:
 
 
 def check_whole(header: FileHeader) -> None:
-    """Raises SeriesError when the file holds fewer pixel bytes than its header promises."""
+    """Raises SeriesError when the file holds fewer or more pixel bytes than its header promises."""
     if not header.has_pixels or header.pixel_offset is None or header.pixel_length is None:
         return
     present = min(header.pixel_length, header.size - header.pixel_offset)
@@ -117,6 +117,13 @@ def check_whole(header: FileHeader) -> None:
     promised = SliceRecord(header, 0, 1, header.values).frame_bytes * (frames if isinstance(frames, int) else 1)
     if present < max(promised, header.pixel_length):
         raise SeriesError(f"truncated: {present} of {max(promised, header.pixel_length)} bytes of pixel data")
+    matrix = SliceRecord(header, 0, 1, header.values).matrix
+    spare = header.pixel_length - promised
+    if matrix is not None and promised and spare >= promised // max(matrix):  # another row or column
+        raise SeriesError(
+            f"{header.pixel_length} bytes of pixel data where Rows, Columns and Bits Allocated make {promised}: "
+            "its matrix cannot be known"
+        )
 
 
 def records_of(header: FileHeader) -> tuple[SliceRecord, ...]:

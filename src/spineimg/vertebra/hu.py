@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
+import numpy as np
+
+from spineimg.errors import PixelError
+from spineimg.geometry import FloatArray
+from spineimg.metal import MetalSettings, metal_near
 from spineimg.notes import Note
+from spineimg.rois import VertebraRoi
+from spineimg.sampling import PlaneSamples, SamplingSettings, SliceReader
+from spineimg.vertebra.masks import MaskSettings, mask_planes
+from spineimg.vertebra.noise import NoiseSettings, noise_hu
+from spineimg.vertebra.planes import RoiPlane, ellipse_plane, undecodable
+from spineimg.vertebra.quality import (
+    PlaneFacts,
+    QualitySettings,
+    content_notes,
+    coverage_notes,
+    metal_notes,
+    vertebra_notes,
+)
+from spineimg.volume import CTVolume
 
 Vector = tuple[float, float, float]
 
@@ -32,7 +53,7 @@ class SliceHU:
 
 @dataclass(frozen=True, slots=True)
 class VertebraHU:
-    """`mean_hu` is the mean of the slice means (Schreiber 2011, Lee 2024); `pooled_mean_hu` weighs every voxel alike."""
+    """`mean_hu` is the mean of the slice means (Schreiber 2011, Lee 2024); `pooled_mean_hu` weighs voxels alike."""
 
     mean_hu: float | None = None
     pooled_mean_hu: float | None = None
@@ -42,3 +63,181 @@ class VertebraHU:
     kept_fraction: float | None = None
     slices: tuple[SliceHU, ...] = ()
     notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HuSettings:
+    """How much of a ROI must be left for a number, and the settings of the parts of the measurement."""
+
+    min_kept_fraction: float = field(
+        default=0.5,
+        metadata={
+            "unit": "fraction",
+            "range": (0.1, 1.0),
+            "source": "engineering choice",
+            "help": "With less left in any plane the vertebra has no number.",
+        },
+    )
+    min_voxels: int = field(
+        default=30,
+        metadata={
+            "unit": "voxels",
+            "range": (2, 1000),
+            "source": "engineering choice: at an SD of 40 HU the mean of 30 voxels is uncertain by 7 HU",
+            "help": "With fewer left in any plane the vertebra has no number.",
+        },
+    )
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    mask: MaskSettings = field(default_factory=MaskSettings)
+    metal: MetalSettings = field(default_factory=MetalSettings)
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    quality: QualitySettings = field(default_factory=QualitySettings)
+
+
+def measure(
+    volume: CTVolume, roi: VertebraRoi, settings: HuSettings | None = None, plane: str = "endplate"
+) -> VertebraHU:
+    """Trabecular HU of one vertebra in the planes of its ROIs.
+
+    The mean of the slice means is the vertebral HU. When any plane has no number the vertebra has none, for a mean of
+    the other planes would be another quantity. What cannot be measured is None with a note; nothing is raised for it.
+
+    plane: "scanner" refuses ellipses tilted to the slices; "endplate" resamples them.
+    """
+    chosen = settings or HuSettings()
+    if not roi.ellipses and roi.mask is None:
+        return VertebraHU(notes=(_nothing_to_measure(roi),))
+    reader = SliceReader(volume)
+    notes: tuple[Note, ...] = ()
+    try:
+        if roi.mask is not None and not roi.ellipses:
+            planes, notes = mask_planes(reader, roi.mask, roi.level, chosen.mask)
+        else:
+            planes = tuple(ellipse_plane(reader, one, roi.level, plane, chosen.sampling) for one in roi.ellipses)
+    except PixelError as error:
+        return VertebraHU(notes=(undecodable(error, roi.level),))
+    measured = [_measure_plane(reader, one, roi.level, chosen) for one in planes]
+    return _together(roi.level, measured, notes, chosen)
+
+
+def _nothing_to_measure(roi: VertebraRoi) -> Note:
+    if roi.center_lps_mm is not None:
+        text = "finding the body from a click is not available in this version: give `slices` or a mask"
+        return Note("click_not_supported", text, roi.level)
+    return Note("no_roi", "this level was asked for, but no ROI says where it is", roi.level)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Measured:
+    """One plane after averaging. kept_hu: (n,) values that count. facts: None when the plane was refused."""
+
+    result: SliceHU
+    kept_hu: FloatArray
+    facts: PlaneFacts | None
+    notes: tuple[Note, ...]
+
+
+def _measure_plane(reader: SliceReader, plane: RoiPlane, level: str, settings: HuSettings) -> _Measured:
+    about = f"{level} {plane.position}"
+    if plane.samples is None:
+        return _refused(reader, plane, plane.refusal)
+    try:
+        facts = _facts(reader, plane, plane.samples, level, settings)
+    except PixelError as error:
+        return _refused(reader, plane, undecodable(error, about))
+    hu = facts.samples.hu[facts.kept]
+    fraction = len(hu) / len(facts.samples.hu) if len(facts.samples.hu) else None
+    notes = coverage_notes(facts, reader.volume.geometry)
+    lacking = _too_little(hu, fraction, about, settings)
+    if lacking is not None:
+        return _Measured(_slice_hu(reader, plane, None, fraction), hu, facts, (*notes, lacking))
+    result = _slice_hu(reader, plane, hu, fraction)
+    notes += content_notes(facts, float(hu.mean()), float(hu.std(ddof=1)), settings.quality)
+    return _Measured(result, hu, facts, notes)
+
+
+def _facts(reader: SliceReader, plane: RoiPlane, samples: PlaneSamples, level: str, settings: HuSettings) -> PlaneFacts:
+    """Metal around a plane and noise beside it. Raises PixelError."""
+    geometry = reader.volume.geometry
+    thickness = reader.volume.acquisition.slice_thickness_mm
+    metal = metal_near(geometry, reader.window, samples.points_lps_mm, samples.slices, thickness, settings.metal)
+    noise = None
+    if samples.slices:
+        k = samples.nearest_slice
+        row, column = geometry.in_plane(plane.center_lps_mm - geometry.origins_lps_mm[k])
+        noise = noise_hu(
+            partial(reader.window, k),
+            (float(row), float(column)),
+            geometry.shape[1:],
+            geometry.spacing_mm[1:],
+            settings.noise,
+        )
+    return PlaneFacts(f"{level} {plane.position}", level, samples, plane.rim, metal, noise)
+
+
+def _too_little(hu: FloatArray, fraction: float | None, about: str, settings: HuSettings) -> Note | None:
+    if fraction is None or fraction < settings.min_kept_fraction:
+        text = (
+            f"only {100 * (fraction or 0):.0f} % of the ROI is left without metal, padding and what lies outside "
+            f"(needed {100 * settings.min_kept_fraction:g} %), so there is no number"
+        )
+        return Note("too_little_left", text, about)
+    if len(hu) < settings.min_voxels:
+        text = f"only {len(hu)} voxels in the ROI (needed {settings.min_voxels}), so there is no number"
+        return Note("too_few_voxels", text, about)
+    return None
+
+
+def _refused(reader: SliceReader, plane: RoiPlane, refusal: Note | None) -> _Measured:
+    notes = (refusal,) if refusal is not None else ()
+    return _Measured(_slice_hu(reader, plane, None, None), np.zeros(0), None, notes)
+
+
+def _slice_hu(reader: SliceReader, plane: RoiPlane, hu: FloatArray | None, fraction: float | None) -> SliceHU:
+    ellipse, samples = plane.ellipse, plane.samples
+    slices = samples.slices if samples is not None else ()
+    uids = [reader.volume.source.sop_instance_uid(k) for k in slices]
+    return SliceHU(
+        position=plane.position,
+        mean_hu=float(hu.mean()) if hu is not None else None,
+        sd_hu=float(hu.std(ddof=1)) if hu is not None else None,
+        median_hu=float(np.median(hu)) if hu is not None else None,
+        n_voxels=len(hu) if hu is not None else 0,
+        area_mm2=len(hu) * samples.sample_area_mm2 if hu is not None and samples is not None else None,
+        kept_fraction=fraction,
+        center_lps_mm=_vector(plane.center_lps_mm),
+        u_lps=_vector(ellipse.u_lps) if ellipse is not None else None,
+        v_lps=_vector(ellipse.v_lps) if ellipse is not None else None,
+        semi_axes_mm=ellipse.semi_axes_mm if ellipse is not None else None,
+        slices=slices,
+        resampled=samples.resampled if samples is not None else False,
+        sop_instance_uids=tuple(uid for uid in uids if uid is not None),
+    )
+
+
+def _vector(value: FloatArray) -> Vector:
+    x, y, z = (float(part) for part in value)
+    return x, y, z
+
+
+def _together(level: str, measured: Sequence[_Measured], notes: tuple[Note, ...], settings: HuSettings) -> VertebraHU:
+    """The vertebra from its planes."""
+    means = [one.result.mean_hu for one in measured]
+    facts = [one.facts for one in measured if one.facts is not None]
+    covered = sum(len(one.samples.hu) for one in facts)
+    complete = [mean for mean in means if mean is not None]
+    mean = float(np.mean(complete)) if complete and len(complete) == len(means) else None
+    notes += tuple(note for one in measured for note in one.notes)
+    if measured:
+        notes += vertebra_notes(level, means, mean, settings.quality) + metal_notes(level, facts, settings.metal)
+    hu = np.concatenate([one.kept_hu for one in measured]) if measured else np.zeros(0)
+    return VertebraHU(
+        mean_hu=mean,
+        pooled_mean_hu=float(hu.mean()) if mean is not None else None,
+        median_hu=float(np.median(hu)) if mean is not None else None,
+        sd_hu=float(hu.std(ddof=1)) if mean is not None else None,
+        n_voxels=len(hu) if mean is not None else 0,
+        kept_fraction=len(hu) / covered if covered and len(facts) == len(measured) else None,
+        slices=tuple(one.result for one in measured),
+        notes=notes,
+    )

@@ -1,0 +1,119 @@
+"""A volume and a reader's ROIs -> the results of one case. No files, no clock, nothing printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from spineimg.anatomy import order
+from spineimg.cutoffs import PUBLISHED, Cutoff, for_role
+from spineimg.errors import RoiError, SeriesError
+from spineimg.notes import Note
+from spineimg.results import CaseResult, VertebraResult
+from spineimg.rois import RoiSet, VertebraRoi
+from spineimg.vertebra.flags import FlagSettings, Subject, flag
+from spineimg.vertebra.hu import HuSettings, VertebraHU, measure
+from spineimg.vertebra.quality import acquisition_notes
+from spineimg.volume import CTVolume, Verdict
+
+PLANES = ("endplate", "scanner")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a case."""
+
+    hu: HuSettings = field(default_factory=HuSettings)
+    flags: FlagSettings = field(default_factory=FlagSettings)
+
+
+def assess(
+    volume: CTVolume,
+    rois: RoiSet,
+    *,
+    plane: str = "endplate",
+    settings: Settings | None = None,
+    cutoffs: tuple[Cutoff, ...] = PUBLISHED,
+) -> CaseResult:
+    """Vertebral HU of every ROI, and the flags of those whose role has a cutoff.
+
+    plane: "endplate" resamples ellipses that are tilted to the slices, "scanner" refuses them.
+    Raises SeriesError for a series whose geometry does not allow measuring, RoiError for an unknown plane. A single
+    vertebra that cannot be measured stays in the result, its numbers None and a note saying why.
+    """
+    if volume.verdict is Verdict.REFUSED:
+        why = "; ".join(f"{note.code}: {note.text}" for note in volume.notes) or "its geometry was refused"
+        raise SeriesError(f"series {volume.series.name} cannot be measured: {why}")
+    if plane not in PLANES:
+        raise RoiError(f"the plane must be one of {', '.join(PLANES)}, found {plane!r}")
+    chosen = settings or Settings()
+    asked = _asked(rois)
+    measured = [measure(volume, roi, chosen.hu, plane) for roi in asked]
+    disorder = _disorder(asked, measured)
+    vertebrae = tuple(
+        _result(volume, rois, roi, hu, disorder.get(number, ()), chosen, cutoffs)
+        for number, (roi, hu) in enumerate(zip(asked, measured, strict=True))
+    )
+    of_case = acquisition_notes(volume.acquisition, volume.geometry, "", chosen.hu.quality)
+    return CaseResult(
+        series=volume.series,
+        n_slices=volume.geometry.shape[0],
+        spacing_mm=volume.geometry.spacing_mm,
+        acquisition=volume.acquisition,
+        vertebrae=vertebrae,
+        notes=(*volume.notes, *of_case),
+        settings={**asdict(chosen), "plane": plane, "cutoffs": [asdict(cutoff) for cutoff in cutoffs]},
+    )
+
+
+def _asked(rois: RoiSet) -> tuple[VertebraRoi, ...]:
+    """The vertebrae of the ROI file, and the ends of the construct that it does not hold."""
+    present = {roi.level for roi in rois.vertebrae}
+    ends = (rois.construct.uiv, rois.construct.liv)
+    missing = dict.fromkeys(level for level in ends if level is not None and level not in present)
+    return (*rois.vertebrae, *(VertebraRoi(level) for level in missing))
+
+
+def _result(
+    volume: CTVolume,
+    rois: RoiSet,
+    roi: VertebraRoi,
+    hu: VertebraHU,
+    disorder: tuple[Note, ...],
+    settings: Settings,
+    cutoffs: tuple[Cutoff, ...],
+) -> VertebraResult:
+    """One vertebra with its role, its flag and the notes that do not come from its own voxels."""
+    notes = disorder
+    if hu.mean_hu is not None:
+        notes += acquisition_notes(volume.acquisition, volume.geometry, roi.level, settings.hu.quality)
+    role = rois.construct.role(roi.level)
+    found = None
+    if role is not None:
+        subject = Subject(roi.level, role, hu.mean_hu, roi.status, roi.confirmed)
+        cutoff = for_role(cutoffs, role)
+        found = flag(subject, volume.acquisition, (*hu.notes, *notes), cutoff, settings.flags)
+    return VertebraResult(roi.level, role, roi.confirmed, hu, found, notes)
+
+
+def _disorder(asked: Sequence[VertebraRoi], measured: Sequence[VertebraHU]) -> dict[int, tuple[Note, ...]]:
+    """Notes on vertebrae whose place along z contradicts their names, by number."""
+    places = [_height_mm(roi, hu) for roi, hu in zip(asked, measured, strict=True)]
+    placed = [(number, asked[number].level, z) for number, z in enumerate(places) if z is not None]
+    found: dict[int, tuple[Note, ...]] = {}
+    for number, level, z in placed:
+        wrong = [
+            other for _, other, other_z in placed if other != level and (order(level) < order(other)) != (z > other_z)
+        ]
+        if wrong:
+            text = f"{level} does not lie where its name says it should beside {', '.join(wrong)}: check the names"
+            found[number] = (Note("level_order", text, level),)
+    return found
+
+
+def _height_mm(roi: VertebraRoi, hu: VertebraHU) -> float | None:
+    """LPS z of a vertebra's ROIs, else of its click; None when nothing tells."""
+    heights = [one.center_lps_mm[2] for one in hu.slices]
+    if heights:
+        return sum(heights) / len(heights)
+    return float(roi.center_lps_mm[2]) if roi.center_lps_mm is not None else None
