@@ -78,10 +78,10 @@ def series(
     quiet: QuietOption = False,
 ) -> None:
     """List every series found, with its verdict and the reasons."""
+    from spineimg.io.grid_headers import is_volume_file
     from spineimg.io.index import scan
     from spineimg.io.listing import index_to_dict, volume_to_dict
     from spineimg.io.opening import load
-    from spineimg.io.volumes import is_volume_file
 
     folders = [path for path in paths if not is_volume_file(path)]
     documents = [index_to_dict(scan(folders))] if folders else []

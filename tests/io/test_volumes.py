@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from spineimg.errors import GeometryError, PixelError, SeriesError, SpineImgError
-from spineimg.io.volumes import as_hu, is_volume_file, open_volume
+from spineimg.io.grid_headers import is_volume_file
+from spineimg.io.volumes import as_hu, open_volume
 from spineimg.volume import Verdict
 from tests.core.conformance import check_slice_source
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from spineimg.errors import SeriesError
+from spineimg.io.grid_headers import is_volume_file
 from spineimg.io.index import SeriesIndex, scan
 from spineimg.io.series import SeriesEntry
-from spineimg.io.volumes import is_volume_file, open_volume
+from spineimg.io.volumes import open_volume
 from spineimg.volume import Acquisition, CTVolume, Verdict
 
 
