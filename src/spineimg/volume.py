@@ -12,6 +12,10 @@ import numpy.typing as npt
 from spineimg.geometry import Geometry
 from spineimg.notes import Note
 
+NO_MEASUREMENT_BELOW_HU = -1500.0
+"""Air is -1000 HU; scanners fill the corners outside their field of view with -2000 or less, with or without a padding
+tag. Nothing in a patient reads below this. Engineering choice."""
+
 HUArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
 
@@ -103,9 +107,9 @@ class CTVolume:
         return self.source.read(k)
 
     def valid(self, k: int, hu: HUArray) -> npt.NDArray[np.bool_]:
-        """(rows, columns) True where `hu` of slice k is a measurement: finite and not pixel padding."""
+        """(rows, columns) True where `hu` of slice k is a measurement: finite, possible, and not pixel padding."""
         padding = self.source.padding_hu(k)
-        good = np.isfinite(hu)
+        good = np.isfinite(hu) & (hu > NO_MEASUREMENT_BELOW_HU)
         if padding is not None:
             good &= (hu < padding[0]) | (hu > padding[1])
         return good

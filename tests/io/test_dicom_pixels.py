@@ -28,7 +28,7 @@ from spineimg.errors import PixelError, SpineImgError
 from spineimg.io.index import scan
 from spineimg.io.series import read_array
 from spineimg.rois import Ellipse, RoiSet, VertebraRoi
-from spineimg.volume import Verdict
+from spineimg.volume import NO_MEASUREMENT_BELOW_HU, Verdict
 from tests import dicom_factory as factory
 from tests.dicom_factory import Encoding, Layout, Written
 
@@ -296,7 +296,8 @@ def _fits(encoding: Encoding, value: int) -> bool:
 @pytest.mark.parametrize("syntax", factory.NATIVE[:3], ids=lambda uid: uid.name)
 def test_padding_is_marked_and_nothing_else(tmp_path: Path, name: str, syntax: str) -> None:
     """HU of padding are the rescaled stored values, as other readers have them, but not valid; a value one step beside
-    the padding is. Planted: twin not recognised; range limit ignored; range not turned about by a negative slope."""
+    the padding is, unless nothing in a patient reads so low. Planted: twin not recognised; range
+    limit ignored; range not turned about by a negative slope."""
     base, stored = PADDING[name]
     encoding = Encoding(**{**base.__dict__, "transfer_syntax": syntax})
     hu, rim = with_padding(encoding, stored)
@@ -305,14 +306,22 @@ def test_padding_is_marked_and_nothing_else(tmp_path: Path, name: str, syntax: s
     for k, true in enumerate(by_truth(written, volume)):
         values = volume.read(k)
         np.testing.assert_allclose(values, written.hu[true], rtol=0, atol=1e-3)
-        np.testing.assert_array_equal(volume.valid(k, values), ~rim[true])
+        np.testing.assert_array_equal(volume.valid(k, values), ~rim[true] & (values > NO_MEASUREMENT_BELOW_HU))
+        slope, intercept = encoding.rescale(0)
+        ends = sorted(value * slope + intercept for value in (min(stored), max(stored)))
+        assert volume.source.padding_hu(k) == pytest.approx(ends, abs=1e-6)
 
 
-def test_without_padding_tag_all_is_valid(tmp_path: Path) -> None:
-    factory.write_series(tmp_path, factory.pattern(3), factory.axial(3))
+def test_without_padding_tag_all_that_can_be_is_valid(tmp_path: Path) -> None:
+    """A corner of -2000 HU without a padding tag is no measurement either. Planted: only the tag asked."""
+    hu = factory.pattern(3)
+    hu[:, 0, 0] = -2000
+    factory.write_series(tmp_path, hu, factory.axial(3), encoding=Encoding(signed=True, bits_stored=16))
     volume = spineimg.load(tmp_path)
     assert volume.source.padding_hu(0) is None
-    assert volume.valid(0, volume.read(0)).all()
+    valid = volume.valid(0, volume.read(0))
+    assert not valid[0, 0]
+    assert valid.sum() == valid.size - 1
 
 
 def test_padding_of_compressed_pixels(tmp_path: Path) -> None:
@@ -322,7 +331,8 @@ def test_padding_of_compressed_pixels(tmp_path: Path) -> None:
         written = factory.write_series(tmp_path / str(n), hu, factory.axial(4), encoding=encoding)
         volume = spineimg.load(tmp_path / str(n))
         for k, true in enumerate(by_truth(written, volume)):
-            np.testing.assert_array_equal(volume.valid(k, volume.read(k)), ~rim[true])
+            values = volume.read(k)
+            np.testing.assert_array_equal(volume.valid(k, values), ~rim[true] & (values > NO_MEASUREMENT_BELOW_HU))
 
 
 # -- against an independent reader ------------------------------------------------------------------------------------

@@ -158,19 +158,20 @@ def test_uneven_and_sheared_series_are_simpleitks_file_by_file(folder: str) -> N
     [
         ("edge_ts_nema_wg04/CT1_UNC", -2000, 55_772),
         ("edge_ct3slice_seg/ct-3slice/02.dcm", -2000, 55_772),
-        ("edge_ts_ctimage/CTImage.dcm", -32768, 0),
-        ("edge_dup_missing_dn/CT20.dcm", -2000, 0),
+        ("edge_ts_ctimage/CTImage.dcm", -32768, 55_772),
+        ("edge_dup_missing_dn/CT20.dcm", -2000, 55_772),
         ("edge_tilt_philips_phantom/I10", None, 0),
     ],
 )
 def test_padding_of_real_scans(name: str, tag: int | None, voxels: int) -> None:
     """The rim outside the reconstruction circle, in stored values as pydicom has them. In edge_dup_missing_dn -2000 is
-    written as its unsigned twin 63536 and no voxel holds it."""
+    written as its unsigned twin 63536 and the rim holds another value; in edge_ts_ctimage the rim is not what the tag
+    says. Nothing in a patient reads so low, so both rims are no measurement."""
     volume = spineimg.load(DATA / name)
     stored = pydicom.dcmread(DATA / name).pixel_array
     hu = volume.read(0)
     np.testing.assert_array_equal(hu, stored.astype(np.int32) - 1024)
-    np.testing.assert_array_equal(volume.valid(0, hu), stored != tag)
+    np.testing.assert_array_equal(volume.valid(0, hu), (stored != tag) & (hu > -1500))
     assert int((~volume.valid(0, hu)).sum()) == voxels
     assert volume.source.padding_hu(0) == (None if tag is None else (tag - 1024.0, tag - 1024.0))
 

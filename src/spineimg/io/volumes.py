@@ -19,12 +19,10 @@ from spineimg.geometry import Geometry
 from spineimg.io.grid_headers import GridHeader, read_header
 from spineimg.io.inflate import INFLATE_CHUNK, Inflated
 from spineimg.notes import Note
-from spineimg.volume import CTVolume, HUArray, SeriesInfo, Verdict
+from spineimg.volume import NO_MEASUREMENT_BELOW_HU, CTVolume, HUArray, SeriesInfo, Verdict
 
 TILT_NOTED_DEG = 0.5
 """Shear below this moves a slice by less than 1 % of the spacing; engineering choice."""
-NO_MEASUREMENT_BELOW_HU = -1500.0
-"""Air is -1000 HU; scanners fill the corners outside their field of view with -2000 or less. Engineering choice."""
 NORMALISED_BELOW = 10.0
 """A volume without a value this far from 0 was normalised. Engineering choice."""
 OFFSET_ABOVE_HU = 1800.0
@@ -87,8 +85,7 @@ class GridSource:
         return plane.copy()
 
     def padding_hu(self, k: int) -> tuple[float, float] | None:
-        """These formats cannot name their padding; values that nothing in a CT can have are padding."""
-        return (-np.inf, NO_MEASUREMENT_BELOW_HU)
+        return None  # these formats cannot name their padding
 
     def sop_instance_uid(self, k: int) -> str | None:
         return None
