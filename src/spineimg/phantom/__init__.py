@@ -1,1 +1,35 @@
-"""A synthetic spine with known truth."""
+"""A synthetic spine with known truth.
+
+`make_phantom("preop", seed=0)` gives a `Phantom`; its `volume()` is the image as a reader sees it, `true_mean_hu`,
+`tissue_mean_hu` and `body_truth` say what a measurement should find, and `write_study` writes it all as DICOM.
+"""
+
+from spineimg.phantom.imaging import Imaging
+from spineimg.phantom.metal import MetalSpec
+from spineimg.phantom.model import Phantom, Storage
+from spineimg.phantom.recipes import RECIPES, Recipe, make_phantom, write_phantom, write_study
+from spineimg.phantom.spine import Change, SpineSpec
+from spineimg.phantom.truth import BodyTruth, PlaneTruth, body_truth, ellipses, roi_json, roi_set, truth_json
+from spineimg.phantom.variety import varied_phantom
+
+__all__ = [
+    "RECIPES",
+    "BodyTruth",
+    "Change",
+    "Imaging",
+    "MetalSpec",
+    "Phantom",
+    "PlaneTruth",
+    "Recipe",
+    "SpineSpec",
+    "Storage",
+    "body_truth",
+    "ellipses",
+    "make_phantom",
+    "roi_json",
+    "roi_set",
+    "truth_json",
+    "varied_phantom",
+    "write_phantom",
+    "write_study",
+]
