@@ -361,8 +361,9 @@ def _write_outputs(
         write_table(csv, rows(document, case))
     if rois_out is not None:
         from spineimg.io.rois import write_rois
+        from spineimg.pipeline import used_rois
 
-        write_rois(rois_out, rois)
+        write_rois(rois_out, used_rois(rois, result))
     _write_json(json, document)
 
 

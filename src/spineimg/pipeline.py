@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
 
 from spineimg.anatomy import order
 from spineimg.cutoffs import PUBLISHED, Cutoff, for_role
 from spineimg.errors import RoiError, SeriesError
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
-from spineimg.rois import RoiSet, VertebraRoi
+from spineimg.rois import Ellipse, RoiSet, VertebraRoi
 from spineimg.vertebra.flags import FlagSettings, Subject, flag
-from spineimg.vertebra.hu import HuSettings, VertebraHU, measure
+from spineimg.vertebra.hu import HuSettings, SliceHU, VertebraHU, measure
 from spineimg.vertebra.quality import acquisition_notes
 from spineimg.volume import CTVolume, Verdict
 
@@ -64,6 +66,23 @@ def assess(
         notes=(*volume.notes, *of_case),
         settings={**asdict(chosen), "plane": plane, "cutoffs": [asdict(cutoff) for cutoff in cutoffs]},
     )
+
+
+def used_rois(rois: RoiSet, result: CaseResult) -> RoiSet:
+    """The ROIs that were measured: clicks spelled out as the ellipses that were placed, with the click beside them."""
+    measured = {vertebra.level: vertebra.hu.slices for vertebra in result.vertebrae}
+    return replace(rois, vertebrae=tuple(_spelled_out(roi, measured[roi.level]) for roi in rois.vertebrae))
+
+
+def _spelled_out(roi: VertebraRoi, slices: Sequence[SliceHU]) -> VertebraRoi:
+    if roi.ellipses or roi.mask is not None:
+        return roi
+    placed = tuple(
+        Ellipse(one.position, np.array(one.center_lps_mm), np.array(one.u_lps), np.array(one.v_lps), one.semi_axes_mm)
+        for one in slices
+        if one.semi_axes_mm is not None
+    )
+    return replace(roi, ellipses=placed)
 
 
 def _asked(rois: RoiSet) -> tuple[VertebraRoi, ...]:

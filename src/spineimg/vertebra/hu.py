@@ -12,8 +12,9 @@ from spineimg.errors import PixelError
 from spineimg.geometry import FloatArray
 from spineimg.metal import MetalSettings, metal_near
 from spineimg.notes import Note
-from spineimg.rois import VertebraRoi
+from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.sampling import PlaneSamples, SamplingSettings, SliceReader
+from spineimg.vertebra.click import ClickSettings, rois_of_click
 from spineimg.vertebra.masks import MaskSettings, mask_planes
 from spineimg.vertebra.noise import NoiseSettings, noise_hu
 from spineimg.vertebra.planes import RoiPlane, ellipse_plane, undecodable
@@ -88,6 +89,7 @@ class HuSettings:
         },
     )
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    click: ClickSettings = field(default_factory=ClickSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
     metal: MetalSettings = field(default_factory=MetalSettings)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
@@ -105,26 +107,30 @@ def measure(
     plane: "scanner" refuses ellipses tilted to the slices; "endplate" resamples them.
     """
     chosen = settings or HuSettings()
-    if not roi.ellipses and roi.mask is None:
-        return VertebraHU(notes=(_nothing_to_measure(roi),))
     reader = SliceReader(volume)
-    notes: tuple[Note, ...] = ()
     try:
-        if roi.mask is not None and not roi.ellipses:
-            planes, notes = mask_planes(reader, roi.mask, roi.level, chosen.mask)
-        else:
-            planes = tuple(ellipse_plane(reader, one, roi.level, plane, chosen.sampling) for one in roi.ellipses)
+        planes, notes = _planes(reader, roi, chosen, plane)
     except PixelError as error:
         return VertebraHU(notes=(undecodable(error, roi.level),))
+    if not planes:
+        return VertebraHU(notes=notes)
     measured = [_measure_plane(reader, one, roi.level, chosen) for one in planes]
     return _together(roi.level, measured, notes, chosen)
 
 
-def _nothing_to_measure(roi: VertebraRoi) -> Note:
-    if roi.center_lps_mm is not None:
-        text = "finding the body from a click is not available in this version: give `slices` or a mask"
-        return Note("click_not_supported", text, roi.level)
-    return Note("no_roi", "this level was asked for, but no ROI says where it is", roi.level)
+def _planes(
+    reader: SliceReader, roi: VertebraRoi, settings: HuSettings, plane: str
+) -> tuple[tuple[RoiPlane, ...], tuple[Note, ...]]:
+    """The ROIs of a vertebra on their planes, by ellipses, else by a mask, else from a click. Raises PixelError."""
+    ellipses: tuple[Ellipse, ...] = roi.ellipses
+    notes: tuple[Note, ...] = ()
+    if not ellipses and roi.mask is not None:
+        return mask_planes(reader, roi.mask, roi.level, settings.mask)
+    if not ellipses and roi.center_lps_mm is not None:
+        ellipses, notes = rois_of_click(reader.volume, roi.center_lps_mm, roi.level, plane, settings.click)
+    elif not ellipses:
+        notes = (Note("no_roi", "this level was asked for, but no ROI says where it is", roi.level),)
+    return tuple(ellipse_plane(reader, one, roi.level, plane, settings.sampling) for one in ellipses), notes
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -1,0 +1,1 @@
+"""Measurements of spineimg itself: speed against peers, robustness against broken files."""

@@ -1,0 +1,296 @@
+"""From one click to a vertebral body: canal, column, outline, chain of discs, endplates, and whether to believe it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from spineimg.errors import RoiError
+from spineimg.geometry import FloatArray, Geometry, unit
+from spineimg.notes import Note
+from spineimg.vertebra.canal import Canal, CanalSettings, find_canal
+from spineimg.vertebra.chain import Chain, ChainSettings, Disc, Face, find_chain
+from spineimg.vertebra.column import Column, straighten
+from spineimg.vertebra.crop import Crop, CropSettings, cut_out
+from spineimg.vertebra.endplates import LEAN_PART, EndplateFit, EndplateSettings, LocalFrame, Start, fit_endplate
+from spineimg.vertebra.trust import Findings, TrustSettings, doubt, quality
+from spineimg.vertebra.walls import Outline, WallSettings, find_outline
+from spineimg.volume import CTVolume
+
+
+class BodyNotFoundError(RoiError):
+    """No vertebral body at this click. The message says why; `code` is the code of the note that says so."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class EndplatePlane:
+    """point_lps_mm: (3,) on the body's axis; normal_lps: (3,) unit, towards the head.
+
+    concavity_mm: depth of the middle below the rim.
+    """
+
+    point_lps_mm: FloatArray
+    normal_lps: FloatArray
+    concavity_mm: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Body:
+    """A vertebral body. center_lps_mm: (3,) midway between the endplates; left, posterior, cranial: (3,) unit, LPS.
+
+    outline_mm: (n, 2) left and posterior of the wall around the centre, at mid-height. width, depth: its extents.
+    height: distance of the endplate planes along the cranial axis; wedge: their angle in the sagittal plane, positive
+    when the front is lower. quality: 0-1.
+    """
+
+    center_lps_mm: FloatArray
+    left_lps: FloatArray
+    posterior_lps: FloatArray
+    cranial_lps: FloatArray
+    width_mm: float
+    depth_mm: float
+    height_mm: float
+    wedge_deg: float
+    superior: EndplatePlane
+    inferior: EndplatePlane
+    outline_mm: FloatArray
+    quality: float
+    notes: tuple[Note, ...]
+
+    @property
+    def axes(self) -> FloatArray:
+        """(3, 3) rows left, posterior, cranial."""
+        return np.stack([self.left_lps, self.posterior_lps, self.cranial_lps])
+
+
+@dataclass(frozen=True, slots=True)
+class BodySettings:
+    """Settings of the parts and the lines below which a fit is not believed."""
+
+    crop: CropSettings = field(default_factory=CropSettings)
+    canal: CanalSettings = field(default_factory=CanalSettings)
+    walls: WallSettings = field(default_factory=WallSettings)
+    chain: ChainSettings = field(default_factory=ChainSettings)
+    endplates: EndplateSettings = field(default_factory=EndplateSettings)
+    trust: TrustSettings = field(default_factory=TrustSettings)
+
+
+_FEWEST_SLICES = 4
+_DISC_SEEN_MM = 10.0
+"""So much must be in the image beyond each endplate, and half a slice: the disc and the next body's endplate, without
+which an endplate cannot be told from the image's end. Engineering choice: discs are 4-11 mm high."""
+_AIR_HU, _FAT_HU = -300.0, -40.0
+_WEDGE_NOTE_DEG, _HOLLOW_NOTE_MM = 12.0, 4.5
+"""From here on a fracture is worth a look. Engineering choice: a wedge of 20 % of 24 mm over 34 mm is 8 degrees."""
+
+
+def find_body(volume: CTVolume, click_lps_mm: npt.ArrayLike, settings: BodySettings | None = None) -> Body:
+    """The vertebral body around a click, (3,) LPS mm, anywhere in the central half of the body.
+
+    Raises BodyNotFoundError with one reason when there is no body, when it is cut by the image or a gap, or when the
+    fit is not to be believed; PixelError for slices that cannot be read.
+    """
+    chosen = settings or BodySettings()
+    click = np.asarray(click_lps_mm, dtype=np.float64)
+    _refuse_outside(volume.geometry, click)
+    crop = cut_out(volume, click, chosen.crop)
+    canal = find_canal(crop, chosen.canal)
+    _refuse_without_canal(crop, canal, chosen)
+    column = straighten(crop, canal)
+    rough = _rough_outline(crop, column, chosen)
+    chain = find_chain(crop, column, rough, volume.geometry.spacing_mm[0], chosen.chain)
+    below, above = _discs_around(chain, column, rough)
+    outline = _outline_between(crop, column, rough, below, above, chosen)
+    frame = _frame(column, outline, below, above)
+    starts = [_start(column, frame, face) for face in (above.lower, above.upper, below.upper, below.lower)]
+    top = _fit(volume, frame, starts[0], starts[1], chosen)
+    bottom = _fit(volume, frame, starts[2], starts[3], chosen)
+    _refuse_click_outside(frame, frame.local(click), top, bottom)
+    body = _body(column, frame, top, bottom)
+    found = Findings(
+        canal_hu=canal.score_at(crop.index(click)[0]),
+        wall=float(outline.support.mean()),
+        height=body.height_mm / float(np.sqrt(outline.area_mm2)),
+        depth=body.depth_mm / body.width_mm,
+        wedge_deg=body.wedge_deg,
+        side_wedge_deg=float(np.degrees(np.arctan(top.rise_left) - np.arctan(bottom.rise_left))),
+        move_mm=max(abs(top.height_mm - starts[0].height_mm), abs(bottom.height_mm - starts[2].height_mm)),
+        explained=min(top.explained, bottom.explained),
+        tilt_sd_deg=max(top.tilt_sd_deg, bottom.tilt_sd_deg),
+        disc_score=min(below.score, above.score),
+        neighbours=body.height_mm / chain.height_mm,
+    )
+    reason = doubt(found, chosen.trust)
+    if reason is not None:
+        raise BodyNotFoundError(*reason)
+    refuse_cut(volume.geometry, body)
+    return replace(body, quality=quality(found), notes=_notes(body, top, bottom))
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def _refuse_outside(geometry: Geometry, click: FloatArray) -> None:
+    if geometry.shape[0] < _FEWEST_SLICES:
+        raise BodyNotFoundError("body_cut", f"{geometry.shape[0]} slices are too few to hold a vertebral body")
+    index = geometry.index_at(click)
+    if not np.isfinite(click).all() or (index < 0).any() or (index > np.array(geometry.shape) - 1).any():
+        raise BodyNotFoundError(
+            "click_outside_volume", f"the click {np.round(click, 1).tolist()} lies outside the volume"
+        )
+
+
+def _refuse_without_canal(crop: Crop, canal: Canal, settings: BodySettings) -> None:
+    index = crop.index(crop.click_lps_mm)
+    at = np.round(index).astype(int)
+    near = crop.hu[at[0] - 1 : at[0] + 2, at[1] - 2 : at[1] + 3, at[2] - 2 : at[2] + 3]
+    middle = float(np.median(near))
+    if middle < _AIR_HU:
+        raise BodyNotFoundError("click_in_air", f"the click lies in air or lung ({middle:.0f} HU)")
+    if middle < _FAT_HU:
+        raise BodyNotFoundError("click_in_fat", f"the click lies in fat ({middle:.0f} HU)")
+    if canal.score_at(index[0]) < settings.trust.canal_hu:
+        raise BodyNotFoundError("no_canal", "no spinal canal is found behind the click")
+
+
+def _refuse_click_outside(frame: LocalFrame, click: FloatArray, top: EndplateFit, bottom: EndplateFit) -> None:
+    """Raises when the click does not lie in what was found."""
+    if float(frame.outline.reach(click[0], click[1])) > 1.0:
+        raise BodyNotFoundError("click_outside_body", "the click lies beside the nearest vertebral body, not in it")
+    over = top.height_mm + top.rise_left * click[0] + top.rise_posterior * click[1] - click[2]
+    under = click[2] - bottom.height_mm - bottom.rise_left * click[0] - bottom.rise_posterior * click[1]
+    if min(over, under) < 0:
+        raise BodyNotFoundError("click_in_disc", "the click lies in a disc or on an endplate")
+
+
+def refuse_cut(geometry: Geometry, body: Body) -> None:
+    """Raises when part of the body lies outside the image or in a gap between slices."""
+    ring = np.concatenate([body.outline_mm, np.zeros((len(body.outline_mm), 1))], axis=1) @ body.axes
+    away = body.height_mm / 2 + _DISC_SEEN_MM + geometry.spacing_mm[0] / 2
+    ends = [body.center_lps_mm + 0.8 * ring + end * body.cranial_lps for end in (-away, away)]
+    ends.append(body.center_lps_mm + ring)
+    index = geometry.index_at(np.concatenate(ends))
+    if (index < 0).any() or (index > np.array(geometry.shape) - 1).any():
+        raise BodyNotFoundError("body_cut", "the vertebral body is cut off by the edge of the image, or ends at it")
+    places = np.concatenate(ends) @ geometry.normal_lps
+    for gap in geometry.gaps:
+        if gap.start_mm < places.max() and gap.end_mm > places.min():
+            raise BodyNotFoundError("body_in_gap", f"slices are missing in this body: a gap of {gap.width_mm:.1f} mm")
+
+
+def _notes(body: Body, top: EndplateFit, bottom: EndplateFit) -> tuple[Note, ...]:
+    found = []
+    if body.wedge_deg > _WEDGE_NOTE_DEG:
+        found.append(("wedge", f"the body is wedged by {body.wedge_deg:.0f} degrees: look for a fracture"))
+    hollow = max(top.concavity_mm, bottom.concavity_mm)
+    if hollow > _HOLLOW_NOTE_MM:
+        found.append(("deep_endplate", f"an endplate is {hollow:.1f} mm deep: look for a fracture or Schmorl's node"))
+    return tuple(Note(code, text) for code, text in found)
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _rough_outline(crop: Crop, column: Column, settings: BodySettings) -> Outline:
+    rows = np.clip(column.row + np.arange(-8, 9, 2), 0, len(column.arc_mm) - 1)
+    left, posterior = column.click_mm
+    return find_outline(crop, column, rows, (0.7 * left, float(np.clip(posterior, -32, -14))), settings.walls)
+
+
+def _height_at(face: Face, outline: Outline, left: float, posterior: float) -> float:
+    middle = outline.middle_mm
+    return face.arc_mm + face.rise_left * (left - middle[0]) + face.rise_posterior * (posterior - middle[1])
+
+
+def _discs_around(chain: Chain, column: Column, outline: Outline) -> tuple[Disc, Disc]:
+    """The discs below and above the click."""
+    below = above = None
+    for disc in chain.discs:
+        if _height_at(disc.upper, outline, *column.click_mm) <= 0:
+            below = disc
+        elif _height_at(disc.lower, outline, *column.click_mm) >= 0:
+            above = disc if above is None else above
+        else:
+            raise BodyNotFoundError("click_in_disc", "the click lies in a disc or on an endplate")
+    if below is None or above is None:
+        raise BodyNotFoundError("body_cut", "no disc is found above or below the click: the body may be cut off")
+    return below, above
+
+
+def _outline_between(
+    crop: Crop, column: Column, rough: Outline, below: Disc, above: Disc, settings: BodySettings
+) -> Outline:
+    low, high = below.upper.arc_mm, above.lower.arc_mm
+    arcs = np.arange(low + 0.22 * (high - low), low + 0.66 * (high - low), 1.5)
+    rows = np.array([column.row_at(float(arc)) for arc in arcs], dtype=np.intp)
+    return find_outline(crop, column, rows, rough.centroid_mm, settings.walls)
+
+
+def _frame(column: Column, outline: Outline, below: Disc, above: Disc) -> LocalFrame:
+    row = column.row_at((below.upper.arc_mm + above.lower.arc_mm) / 2)
+    left, posterior = outline.middle_mm
+    origin = column.lps(np.array([row]), np.array(left), np.array(posterior))[0]
+    axes = np.stack([column.left_lps[row], column.posterior_lps[row], column.cranial_lps[row]])
+    return LocalFrame(origin, axes, Outline((0.0, 0.0), outline.radius_mm, outline.support))
+
+
+def _start(column: Column, frame: LocalFrame, face: Face) -> Start:
+    """A face of the chain in the local frame."""
+    row = column.row_at(face.arc_mm)
+    axes = np.stack([column.left_lps[row], column.posterior_lps[row], column.cranial_lps[row]])
+    middle = column.middle_lps_mm[row]
+    offset = (frame.origin_lps_mm - middle) @ axes.T
+    point = middle + offset[:2] @ axes[:2]
+    lean = LEAN_PART * np.array([face.rise_left, face.rise_posterior])
+    normal = frame.axes @ (np.array([-lean[0], -lean[1], 1.0]) @ axes)
+    rises = -normal[:2] / normal[2]
+    at = frame.local(point)
+    return Start(float(at[2] - rises @ at[:2]), float(rises[0]), float(rises[1]))
+
+
+def _fit(volume: CTVolume, frame: LocalFrame, start: Start, other: Start, settings: BodySettings) -> EndplateFit:
+    fit = fit_endplate(volume, frame, start, other, settings.endplates)
+    if fit is None:
+        raise BodyNotFoundError("body_cut", "there are too few voxels around an endplate: the body may be cut off")
+    return fit
+
+
+def _body(column: Column, frame: LocalFrame, top: EndplateFit, bottom: EndplateFit) -> Body:
+    """The body in its own axes: cranial halves the angle of the endplates, posterior points to the canal."""
+    ends = [frame.lps([0, 0, fit.height_mm]) for fit in (top, bottom)]
+    normals = [fit.normal(frame.axes) for fit in (top, bottom)]
+    cranial = unit(normals[0] + normals[1])
+    middle = (ends[0] + ends[1]) / 2
+    canal = column.middle_lps_mm[int(np.argmin(np.abs((column.middle_lps_mm - middle) @ cranial)))]
+    posterior = unit(canal - middle - ((canal - middle) @ cranial) * cranial)
+    left = np.cross(posterior, cranial)
+    # Where the axis through the outline's middle meets the planes.
+    points = [
+        middle + ((end - middle) @ normal) / (cranial @ normal) * cranial
+        for end, normal in zip(ends, normals, strict=True)
+    ]
+    center = (points[0] + points[1]) / 2
+    lean = [np.degrees(np.arctan2(normal @ posterior, normal @ cranial)) for normal in normals]
+    flat = np.concatenate([frame.outline.points_mm, np.zeros((len(frame.outline.radius_mm), 1))], axis=1)
+    outline = (flat @ frame.axes) @ np.stack([left, posterior], axis=1)
+    return Body(
+        center_lps_mm=center,
+        left_lps=left,
+        posterior_lps=posterior,
+        cranial_lps=cranial,
+        width_mm=float(np.ptp(outline[:, 0])),
+        depth_mm=float(np.ptp(outline[:, 1])),
+        height_mm=float((points[0] - points[1]) @ cranial),
+        wedge_deg=float(lean[1] - lean[0]),
+        superior=EndplatePlane(points[0], normals[0], top.concavity_mm),
+        inferior=EndplatePlane(points[1], normals[1], bottom.concavity_mm),
+        outline_mm=outline,
+        quality=0.0,
+        notes=(),
+    )

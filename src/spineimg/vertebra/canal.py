@@ -1,0 +1,193 @@
+"""The spinal canal behind a click: what tells a vertebral body from every other bone, and which way is up.
+
+Slice by slice the canal is a dark, even disc with bone around it. Its middle line is the best path through all slices
+of the crop, by dynamic programming; a single slice between two laminae needs no ring of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spineimg.geometry import FloatArray
+from spineimg.vertebra.crop import Crop, Field
+
+
+@dataclass(frozen=True, slots=True)
+class CanalSettings:
+    """What a canal looks like and where it lies behind a click in the central half of a body."""
+
+    disc_radius_mm: float = field(
+        default=5.0,
+        metadata={
+            "unit": "mm",
+            "range": (3.0, 7.0),
+            "source": "canal 15-20 mm deep, 16-27 mm wide",
+            "help": "Radius of the dark middle.",
+        },
+    )
+    ring_mm: tuple[float, float] = field(
+        default=(7.5, 16.0),
+        metadata={
+            "unit": "mm",
+            "range": (5.0, 20.0),
+            "source": "canal 15-20 mm deep, 16-27 mm wide",
+            "help": "Inner and outer radius of the ring where bone is looked for.",
+        },
+    )
+    behind_mm: tuple[float, float] = field(
+        default=(10.0, 44.0),
+        metadata={
+            "unit": "mm",
+            "range": (5.0, 60.0),
+            "source": "half of 18-36 mm depth, a quarter of it more or less, half a canal; 30 degrees of lean",
+            "help": "How far behind the click the canal's middle may lie.",
+        },
+    )
+    aside_mm: float = field(
+        default=18.0,
+        metadata={
+            "unit": "mm",
+            "range": (10.0, 30.0),
+            "source": "a quarter of 50 mm width, and 15 degrees of rotation",
+            "help": "How far to the side of the click it may lie.",
+        },
+    )
+
+
+_COARSE = 2
+"""The canal is sought on every second grid point: it is 15 mm wide or more."""
+_STEP_COST_HU = 3.0
+"""Cost of one sideways step between neighbouring coarse slices."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Canal:
+    """points: (cranial, 2) fractional (posterior, left) index of the canal's middle in every crop slice.
+
+    score_hu: (cranial,) contrast of ring and middle there.
+    """
+
+    points: FloatArray
+    score_hu: FloatArray
+
+    def score_at(self, row: float) -> float:
+        """Mean contrast over 30 mm around a fractional slice of the crop."""
+        at = round(row)
+        return float(self.score_hu[max(0, at - 15) : at + 16].mean())
+
+
+def find_canal(crop: Crop, settings: CanalSettings) -> Canal:
+    """The best path of a canal behind the middle of the crop; its score tells whether there is one."""
+    coarse = _coarse(crop.hu)
+    score = _score(coarse, crop.step_mm * _COARSE, settings)
+    middle = (np.array(crop.index(crop.click_lps_mm)) - (_COARSE - 1) / 2) / _COARSE
+    start = _start_window(score.shape, middle, crop.step_mm * _COARSE, settings)
+    path = _best_path(score, start, round(float(middle[0])))
+    values = score[np.arange(len(path)), path[:, 0], path[:, 1]]
+    from scipy.ndimage import gaussian_filter1d
+
+    rows = np.arange(crop.hu.shape[0])
+    at = (rows - (_COARSE - 1) / 2) / _COARSE
+    smooth = gaussian_filter1d(path.astype(np.float64), 3.0, axis=0, mode="nearest")
+    fine = [np.interp(at, np.arange(len(path)), smooth[:, i]) * _COARSE + (_COARSE - 1) / 2 for i in (0, 1)]
+    points = np.stack(fine, axis=-1)
+    return Canal(points, np.interp(at, np.arange(len(path)), values))
+
+
+def _coarse(hu: Field) -> Field:
+    """Blocks of 2 x 2 x 2 averaged, clipped to what tells bone from soft tissue."""
+    clipped = np.clip(hu, -200, 400)
+    even = clipped[: hu.shape[0] // 2 * 2, : hu.shape[1] // 2 * 2, : hu.shape[2] // 2 * 2]
+    pairs = even[0::2] + even[1::2]
+    pairs = pairs[:, 0::2] + pairs[:, 1::2]
+    return np.asarray((pairs[:, :, 0::2] + pairs[:, :, 1::2]) / 8, dtype=np.float32)
+
+
+def _score(coarse: Field, step_mm: float, settings: CanalSettings) -> Field:
+    """Contrast of ring and disc in HU at every point, less what an uneven or un-watery disc costs."""
+    ring = np.clip(coarse, 0, None)
+    disc_kernel = _annulus(0.0, settings.disc_radius_mm, step_mm)
+    ring_kernel = _annulus(*settings.ring_mm, step_mm)
+    mean = _filtered(coarse, disc_kernel)
+    square = _filtered(np.square(coarse), disc_kernel)
+    spread = np.sqrt(np.maximum(square - np.square(mean), 0))
+    # The poorer side counts, else the path of a wide canal leans on one pedicle.
+    left, right = (_filtered(ring, side / side.sum()) for side in _halves(ring_kernel))
+    around = np.minimum(left, right)
+    strange = np.maximum(np.abs(mean - 30) - 40, 0)
+    return np.asarray(around - np.maximum(mean, 0) - spread - strange, dtype=np.float32)
+
+
+def _annulus(inner_mm: float, outer_mm: float, step_mm: float) -> Field:
+    reach = int(np.ceil(outer_mm / step_mm))
+    ticks = np.arange(-reach, reach + 1) * step_mm
+    away = np.hypot(ticks[:, None], ticks)
+    mask = (away <= outer_mm) & (away >= inner_mm)
+    return np.asarray(mask / mask.sum(), dtype=np.float32)
+
+
+def _halves(kernel: Field) -> tuple[Field, Field]:
+    """The kernel's parts at either side of the sagittal plane through its middle."""
+    weight = np.clip(np.arange(kernel.shape[1]) - kernel.shape[1] // 2, -1, 1) / 2 + 0.5
+    return np.asarray(kernel * weight, dtype=np.float32), np.asarray(kernel * (1 - weight), dtype=np.float32)
+
+
+def _filtered(stack: Field, kernel: Field) -> Field:
+    """Every slice correlated with a small kernel, borders continued."""
+    reach = kernel.shape[0] // 2
+    padded = np.pad(stack, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    shape = padded.shape[1:]
+    spectrum = np.fft.rfft2(kernel[::-1, ::-1], shape)
+    from scipy import fft
+
+    full = fft.irfft2(fft.rfft2(padded) * spectrum.astype(np.complex64), shape)
+    return np.asarray(full[:, 2 * reach :, 2 * reach :], dtype=np.float32)
+
+
+def _start_window(shape: tuple[int, ...], middle: FloatArray, step_mm: float, settings: CanalSettings) -> np.ndarray:
+    behind = (np.arange(shape[1]) - middle[1]) * step_mm
+    aside = (np.arange(shape[2]) - middle[2]) * step_mm
+    low, high = settings.behind_mm
+    return np.asarray(((behind >= low) & (behind <= high))[:, None] & (np.abs(aside) <= settings.aside_mm))
+
+
+def _best_path(score: Field, start: np.ndarray, at: int) -> np.ndarray:
+    """(slices, 2) indices of the path of the largest sum that passes through `start` in slice `at`."""
+    up = _reach(score[at:])
+    down = _reach(score[at::-1])
+    total = np.where(start, up[0][0] + down[0][0] - score[at], -np.inf)
+    first = np.unravel_index(int(np.argmax(total)), total.shape)
+    head = _trace(up[1], first)
+    feet = _trace(down[1], first)
+    return np.asarray(np.concatenate([feet[:0:-1], head]))
+
+
+_MOVES = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+
+
+def _reach(score: Field) -> tuple[list[Field], list[np.ndarray]]:
+    """Best sum from each point of slice 0 to the last slice, and the moves that give it."""
+    best = score[-1]
+    choices: list[np.ndarray] = []
+    for k in range(len(score) - 2, -1, -1):
+        padded = np.pad(best, 1, constant_values=-1e6)
+        n, m = best.shape
+        options = np.stack(
+            [padded[1 + a : 1 + a + n, 1 + b : 1 + b + m] - _STEP_COST_HU * (abs(a) + abs(b)) for a, b in _MOVES]
+        )
+        choice = options.argmax(axis=0)
+        best = score[k] + np.take_along_axis(options, choice[None], axis=0)[0]
+        choices.append(choice)
+    return [best], choices[::-1]
+
+
+def _trace(choices: list[np.ndarray], first: tuple[np.intp, ...]) -> np.ndarray:
+    place = (int(first[0]), int(first[1]))
+    path = [place]
+    for choice in choices:
+        a, b = _MOVES[int(choice[place])]
+        place = (place[0] + a, place[1] + b)
+        path.append(place)
+    return np.array(path)

@@ -1,0 +1,92 @@
+"""The column of bodies, straightened along the canal.
+
+Places in it have three coordinates in mm: `arc` along the canal towards the head, 0 at the click; `left` and
+`posterior` from the canal's middle line. A body lies at negative `posterior`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spineimg.geometry import FloatArray
+from spineimg.vertebra.canal import Canal
+from spineimg.vertebra.crop import Crop, Field
+
+_PATH_SMOOTH_MM = 4.0
+_DIRECTION_SMOOTH_MM = 6.0
+"""The canal's path is a voxel line: smoothed so much, its direction stays within 2 degrees of the body's axis."""
+
+_BODY_MM = 22.0
+"""The middle of a body lies about so far before the middle of the canal."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Column:
+    """arc_mm: (n,), steps of 1 mm. middle_lps_mm, left, posterior, cranial: (n, 3) of the canal at each step.
+
+    click: (left, posterior) mm of the click; `row` the step at its height.
+    """
+
+    arc_mm: FloatArray
+    middle_lps_mm: FloatArray
+    left_lps: FloatArray
+    posterior_lps: FloatArray
+    cranial_lps: FloatArray
+    row: int
+    click_mm: tuple[float, float]
+
+    def lps(self, rows: npt.NDArray[np.intp], left: FloatArray, posterior: FloatArray) -> FloatArray:
+        """(rows, *shape, 3) places at steps `rows` (n,) and at (left, posterior), both of one shape."""
+        wide = (len(rows), *([1] * left.ndim), 3)
+        return np.asarray(
+            self.middle_lps_mm[rows].reshape(wide)
+            + left[..., None] * self.left_lps[rows].reshape(wide)
+            + posterior[..., None] * self.posterior_lps[rows].reshape(wide)
+        )
+
+    def sample(self, crop: Crop, rows: npt.NDArray[np.intp], left: FloatArray, posterior: FloatArray) -> Field:
+        """(rows, *shape) HU."""
+        return crop.sample(crop.index(self.lps(rows, left, posterior)))
+
+    def row_at(self, arc_mm: float) -> int:
+        return int(np.clip(round(arc_mm - self.arc_mm[0]), 0, len(self.arc_mm) - 1))
+
+
+def straighten(crop: Crop, canal: Canal) -> Column:
+    """The column along a canal."""
+    from scipy.ndimage import gaussian_filter1d
+
+    rows = np.arange(crop.hu.shape[0])
+    path = crop.lps(np.column_stack([rows, canal.points]))
+    path = gaussian_filter1d(path, _PATH_SMOOTH_MM / crop.step_mm, axis=0, mode="nearest")
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    arc = np.arange(0.0, length[-1])
+    middle = np.stack([np.interp(arc, length, path[:, i]) for i in range(3)], axis=-1)
+    way = np.gradient(gaussian_filter1d(middle, _DIRECTION_SMOOTH_MM, axis=0, mode="nearest"), axis=0)
+    cranial = way / np.linalg.norm(way, axis=1, keepdims=True)
+    posterior = crop.axes[1] - (cranial @ crop.axes[1])[:, None] * cranial
+    posterior /= np.linalg.norm(posterior, axis=1, keepdims=True)
+    left = np.cross(posterior, cranial)
+    away = np.einsum("ij,ij->i", crop.click_lps_mm - middle, cranial)
+    row = int(np.argmin(np.abs(away)))
+    offset = crop.click_lps_mm - middle[row]
+    click = (float(offset @ left[row]), float(offset @ posterior[row]))
+    seen = _seen(crop, middle - _BODY_MM * posterior, row)
+    return Column(
+        arc[seen] - arc[row], middle[seen], left[seen], posterior[seen], cranial[seen], row - seen.start, click
+    )
+
+
+def _seen(crop: Crop, points_lps_mm: FloatArray, row: int) -> slice:
+    """The steps around the click at which the image shows the body."""
+    index = np.round(crop.index(points_lps_mm)).astype(np.intp)
+    inside = ((index >= 0) & (index < crop.hu.shape)).all(axis=1)
+    index = np.clip(index, 0, np.array(crop.hu.shape) - 1)
+    hidden = np.flatnonzero(~(inside & crop.covered[index[:, 0], index[:, 1], index[:, 2]]))
+    before, after = hidden[hidden <= row], hidden[hidden > row]
+    first = int(before[-1]) + 1 if len(before) else 0
+    last = int(after[0]) if len(after) else len(index)
+    return slice(min(first, row), last)
