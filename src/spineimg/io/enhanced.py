@@ -29,9 +29,11 @@ _KINDS = dict(WANTED.values())
 
 def frame_values(header: FileHeader) -> list[Header]:
     """One header a frame, in frame order. Raises SeriesError when frames and groups do not fit."""
+    import struct
     import warnings
 
     import pydicom
+    from pydicom.errors import BytesLengthException
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of values that are judged later
@@ -45,7 +47,10 @@ def frame_values(header: FileHeader) -> list[Header]:
                 if route is not None:
                     shared["ContrastBolusRoute"] = _meaning(route)
             own = [_values_of(group) for group in dataset.get("PerFrameFunctionalGroupsSequence", ())]
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, NotImplementedError) as error:
+        except (
+            BytesLengthException, struct.error, ValueError, KeyError, TypeError, AttributeError, EOFError, OSError,
+            NotImplementedError,
+        ) as error:  # fmt: skip
             raise SeriesError(f"unreadable functional groups: {str(error)[:120]}") from error
     frames = header.values.get("NumberOfFrames", 1)
     if len(own) != frames:

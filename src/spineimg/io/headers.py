@@ -145,6 +145,7 @@ WANTED: dict[int, tuple[str, Any]] = {
 }
 _FREE_TEXT = {"Manufacturer", "SeriesDescription", "ManufacturerModelName", "PatientName", "ContrastBolusAgent"}
 _FIRST_PIXEL_TAG = 0x7FE00000
+_FIRST_DELIMITER = 0xFFFE0000
 _PIXEL_TAGS = {0x7FE00010, 0x7FE00008, 0x7FE00009}
 _LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 _SHORT_VRS = {
@@ -242,15 +243,13 @@ def _fragments_length(source: _Bytes, start: int) -> int:
         if (group, element) != (0xFFFE, 0xE000) or offset + 8 + length > source.size:
             raise SeriesError("truncated or corrupt pixel data")
         offset += 8 + length
-    if offset != source.size:
-        raise SeriesError("truncated pixel data")
-    return offset - start
+    raise SeriesError("truncated pixel data")
 
 
 def _decode(kind: Any, raw: bytes, order: str) -> Any:
     if kind is SHORT:
-        if len(raw) < 2:
-            return None
+        if len(raw) != 2:
+            return Unparsed(f"{len(raw)} bytes instead of 2")
         (number,) = struct.unpack_from(order + "H", raw)
         return number
     return kind(raw)
@@ -276,6 +275,8 @@ def _skim(path: str, source: _Bytes, start: int, transfer_syntax: str) -> FileHe
             tag, head = group << 16 | element, 8
         else:
             tag, vr, head, length = read(data, at)
+        if tag >= _FIRST_DELIMITER:
+            raise UnusualError  # the end of a sequence that never began: what follows may belong to another one
         if tag >= _FIRST_PIXEL_TAG and tag in _PIXEL_TAGS:
             _decode_wide(values, wide)
             # Float pixel data (7FE0,0008/0009) belong to parametric maps, not to CT: no pixels for us.
@@ -342,7 +343,10 @@ def _decode_with_extensions(values: dict[str, Any], wide: Mapping[str, bytes], c
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an unknown character set is not the measurement's business
-        encodings = convert_encodings(list(charsets))
+        try:
+            encodings = convert_encodings(list(charsets))
+        except (LookupError, ValueError):
+            return  # no name of a character set at all: the text stays as it was read
         for name, raw in wide.items():
             if name == "PatientName":
                 values[name] = str(PersonName(raw, encodings).decode(encodings)).strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,11 @@ _PLUGINS = {
 }
 """Transfer syntax -> (name, pydicom decoding plugin). One fixed plugin each: the fastest that is exact."""
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+RLE = "1.2.840.10008.1.2.5"
+JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
+_JPEG = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED, "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_FRAME_STARTS = {**dict.fromkeys(JPEG_LS, (0xF7,)), **dict.fromkeys(_JPEG, (0xC0, 0xC1, 0xC3))}
+"""Start-of-frame markers of the syntaxes; those of JPEG are often taken for each other, and decode all the same."""
 
 
 def why_undecodable(record: SliceRecord) -> str | None:
@@ -42,11 +48,16 @@ def why_undecodable(record: SliceRecord) -> str | None:
         )
     high = record.values.get("HighBit", record.bits_stored - 1)
     if high != record.bits_stored - 1:
-        return f"High Bit (0028,0102) is {high} with {record.bits_stored} bits stored"
+        return f"High Bit (0028,0102) is {getattr(high, 'text', high)} with {record.bits_stored} bits stored"
     if record.values.get("PixelRepresentation") not in (0, 1):
         return f"Pixel Representation (0028,0103) is {record.found('PixelRepresentation')}"
+    for keyword, tag in (("PixelPaddingValue", "(0028,0120)"), ("PixelPaddingRangeLimit", "(0028,0121)")):
+        if not isinstance(record.values.get(keyword, 0), int):
+            return f"{keyword} {tag} makes no sense: {record.found(keyword)}"
     if record.values.get("SamplesPerPixel", 1) != 1:
         return f"Samples per Pixel (0028,0002) is {record.found('SamplesPerPixel')}"
+    if record.values.get("PhotometricInterpretation", "MONOCHROME2") not in ("MONOCHROME1", "MONOCHROME2"):
+        return f"Photometric Interpretation (0028,0004) is {record.found('PhotometricInterpretation')}"
     syntax = record.file.transfer_syntax
     if record.file.encapsulated and syntax not in _PLUGINS:
         return f"no decoder for the transfer syntax {syntax_name(syntax)}"
@@ -57,9 +68,13 @@ def syntax_name(syntax: str) -> str:
     """Name and UID of a transfer syntax, for messages."""
     if syntax in _PLUGINS:
         return f"{_PLUGINS[syntax][0]} ({syntax})"
+    import warnings
+
     from pydicom.uid import UID
 
-    name = UID(syntax).name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of UIDs that are none; they are named as they are
+        name = UID(syntax).name
     return f"{name} ({syntax})" if name != syntax else syntax
 
 
@@ -126,7 +141,7 @@ def _bytes_from_pydicom(record: SliceRecord) -> bytes:
         try:
             data = pydicom.dcmread(record.path, force=True).get("PixelData")
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, NotImplementedError,
-                zlib.error) as error:  # fmt: skip
+                zlib.error, struct.error) as error:  # fmt: skip
             raise PixelError(f"{record.name}: {str(error)[:120]}") from error
     return data if isinstance(data, bytes) else b""
 
@@ -144,12 +159,16 @@ def _mask_unused_bits(stored: npt.NDArray[Any], record: SliceRecord) -> npt.NDAr
 
 
 def _decode(record: SliceRecord) -> npt.NDArray[Any]:
-    """One frame of encapsulated pixel data through pydicom's decoders, or SimpleITK for 12-bit JPEG Extended."""
+    """One frame of encapsulated pixel data. Raises PixelError."""
     syntax = record.file.transfer_syntax
     try:
+        frame = _coded_frame(record)
+        _check_coded_size(frame, record)
+        if syntax in JPEG_LS:
+            return _decode_jpeg_ls(frame, record)
         if syntax == JPEG_EXTENDED and record.bits_stored > 8:
             return _decode_with_simpleitk(record)
-        return _decode_with_pydicom(record)
+        return _decode_with_pydicom(frame, record)
     except PixelError:
         raise
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, IndexError, KeyError,
@@ -159,9 +178,107 @@ def _decode(record: SliceRecord) -> npt.NDArray[Any]:
         raise PixelError(f"{record.name}: {syntax_name(syntax)} pixels cannot be decoded: {detail}") from error
 
 
-def _decode_with_pydicom(record: SliceRecord) -> npt.NDArray[Any]:
+def _check_coded_size(frame: bytes, record: SliceRecord) -> None:
+    """Raises PixelError unless the code stream is of the size in the header: decoders allocate what it declares."""
+    if record.file.transfer_syntax == RLE:
+        _check_rle_size(frame, record)
+        return
+    starts = _FRAME_STARTS.get(record.file.transfer_syntax)
+    coded = _jpeg_2000_size(frame) if starts is None else _jpeg_size(frame, starts)
+    if coded != (*(record.matrix or ()), 1):
+        found = " x ".join(str(number) for number in coded) if coded else "nothing"
+        wanted = " x ".join(str(number) for number in record.matrix or ())
+        raise PixelError(
+            f"{record.name}: its {syntax_name(record.file.transfer_syntax)} code stream declares {found} rows, columns "
+            f"and components where the header says {wanted} x 1"
+        )
+
+
+def _jpeg_size(frame: bytes, starts: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """(rows, columns, components) in the start-of-frame segment of JPEG or JPEG-LS (ITU-T T.81 B.2.2, T.87 C.2.2).
+
+    None when there is none, or one of another coding than `starts` has.
+    """
+    if frame[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 10 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in starts:
+            return _big_endian(frame, at + 5, 2), _big_endian(frame, at + 7, 2), frame[at + 9]
+        elif marker == 0xDA:  # the scan, without a start of frame that is known
+            return None
+        else:
+            at += 2 + _big_endian(frame, at + 2, 2)
+    return None
+
+
+def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int] | None:
+    """(rows, columns, components) in the SIZ segment, which follows the start of the code stream (T.800 A.5.1)."""
+    at = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if at < 0 or at + 42 > len(frame):
+        return None
+    columns, rows, left, top = (_big_endian(frame, at + 8 + 4 * n, 4) for n in range(4))
+    return rows - top, columns - left, _big_endian(frame, at + 40, 2)
+
+
+def _check_rle_size(frame: bytes, record: SliceRecord) -> None:
+    """Raises PixelError unless every segment holds one byte of every pixel (PS3.5 G.3, G.5): decoders fill and cut."""
+    rows, columns = record.matrix or (0, 0)
+    header = struct.unpack("<16L", frame[:64]) if len(frame) >= 64 else (0,) * 16
+    count = header[0]
+    if count != record.bits_allocated // 8:
+        raise PixelError(
+            f"{record.name}: {count} RLE segments where {record.bits_allocated} bits are allocated a pixel"
+        )
+    ends = (*header[2 : count + 1], len(frame))
+    for start, end in zip(header[1 : count + 1], ends, strict=True):
+        held = _rle_bytes(frame[start:end])
+        if held != rows * columns:
+            raise PixelError(
+                f"{record.name}: an RLE segment holds {held} pixels where the header says {rows} x {columns}"
+            )
+
+
+def _rle_bytes(segment: bytes) -> int:
+    """How many bytes a segment unpacks to; the last byte may only make its length even."""
+    at = held = 0
+    end = len(segment)
+    while at + 1 < end:
+        code = segment[at]
+        if code < 128:
+            held += min(code + 1, end - at - 1)
+            at += code + 2
+        elif code > 128:
+            held += 257 - code
+            at += 2
+        else:
+            at += 1
+    return held
+
+
+def _big_endian(data: bytes, at: int, count: int) -> int:
+    return int.from_bytes(data[at : at + count], "big")
+
+
+def _decode_jpeg_ls(frame: bytes, record: SliceRecord) -> npt.NDArray[Any]:
+    """Without pydicom, whose import would cost as much as fifty slices."""
+    from spineimg.io.jpegls import decode
+
+    stored, precision = decode(frame)
+    if not record.signed:
+        return stored
+    spare = 8 * stored.itemsize - precision
+    signed: npt.NDArray[Any] = (stored << spare).view(f"i{stored.itemsize}") >> spare  # the sign is the top coded bit
+    return signed
+
+
+def _decode_with_pydicom(frame: bytes, record: SliceRecord) -> npt.NDArray[Any]:
     import warnings
 
+    from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
 
@@ -169,7 +286,7 @@ def _decode_with_pydicom(record: SliceRecord) -> npt.NDArray[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # over-long padding and the like, which do not change pixels
         array, _ = get_decoder(UID(record.file.transfer_syntax)).as_array(
-            _encapsulated_frame(record),
+            encapsulate([frame]),
             index=0,
             raw=True,
             decoding_plugin=_PLUGINS[record.file.transfer_syntax][1],
@@ -190,25 +307,40 @@ def _decode_with_pydicom(record: SliceRecord) -> npt.NDArray[Any]:
     return stored
 
 
-def _encapsulated_frame(record: SliceRecord) -> bytes:
-    """The encapsulated bytes of one frame; of a multi-frame file only that frame's fragments are read."""
+def _coded_frame(record: SliceRecord) -> bytes:
+    """The code stream of one frame; of a multi-frame file only that frame's fragments are read."""
     offset, length = record.file.pixel_offset, record.file.pixel_length
     if offset is None or length is None:
         data = _bytes_from_pydicom(record)
-        return data if record.frames == 1 else _one_frame(data, record)
+        return _joined_fragments(data) if record.frames == 1 else _one_frame(data, record)
     if record.frames == 1:
         whole = bytearray(length)
         _read_bytes(record, offset, memoryview(whole))
-        return bytes(whole)
+        return _joined_fragments(bytes(whole))
     with open(record.path, "rb") as file:  # noqa: PTH123 - a path string, opened thousands of times
         file.seek(offset)
         return _one_frame(file, record)
 
 
-def _one_frame(buffer: Any, record: SliceRecord) -> bytes:
-    from pydicom.encaps import encapsulate, get_frame
+def _joined_fragments(data: bytes) -> bytes:
+    """Encapsulated pixel data of a single frame without the offset table, its first item (PS3.5 A.4).
 
-    return bytes(encapsulate([get_frame(buffer, record.frame, number_of_frames=record.frames)]))
+    Raises ValueError when they are not made of items.
+    """
+    items, at = [], 0
+    while data[at : at + 4] == b"\xfe\xff\x00\xe0":
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        items.append(data[at + 8 : end])
+        at = end
+    if data[at : at + 4] not in (b"", b"\xfe\xff\xdd\xe0"):
+        raise ValueError("the pixel data are not a sequence of fragments")
+    return b"".join(items[1:])
+
+
+def _one_frame(buffer: Any, record: SliceRecord) -> bytes:
+    from pydicom.encaps import get_frame
+
+    return bytes(get_frame(buffer, record.frame, number_of_frames=record.frames))
 
 
 def _decode_with_simpleitk(record: SliceRecord) -> npt.NDArray[Any]:

@@ -52,17 +52,22 @@ class SliceRecord:
 
     @property
     def bits_allocated(self) -> int:
-        return int(self.values.get("BitsAllocated", 0))
+        return self._whole("BitsAllocated", 0)
 
     @property
     def bits_stored(self) -> int:
-        return int(self.values.get("BitsStored", self.bits_allocated))
+        return self._whole("BitsStored", 0)
 
     @property
     def frame_bytes(self) -> int:
         """Bytes of one uncompressed frame; 0 when the matrix is not known."""
         rows, columns = self.matrix or (0, 0)
-        return rows * columns * int(self.values.get("SamplesPerPixel", 1)) * self.bits_allocated // 8
+        return rows * columns * self._whole("SamplesPerPixel", 1) * self.bits_allocated // 8
+
+    def _whole(self, keyword: str, absent: int) -> int:
+        """A whole number, 0 when the element holds anything else."""
+        value = self.values.get(keyword, absent)
+        return value if isinstance(value, int) else 0
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         """So many finite numbers of an element, None when it is absent or anything else."""
@@ -111,10 +116,10 @@ def check_whole(header: FileHeader) -> None:
     if not header.has_pixels or header.pixel_offset is None or header.pixel_length is None:
         return
     present = min(header.pixel_length, header.size - header.pixel_offset)
-    if header.encapsulated:
-        return  # the fragments were walked when the header was read
     frames = header.values.get("NumberOfFrames", 1)
     promised = SliceRecord(header, 0, 1, header.values).frame_bytes * (frames if isinstance(frames, int) else 1)
+    if header.encapsulated:
+        promised = 0  # only the decoder knows
     if present < max(promised, header.pixel_length):
         raise SeriesError(f"truncated: {present} of {max(promised, header.pixel_length)} bytes of pixel data")
     matrix = SliceRecord(header, 0, 1, header.values).matrix

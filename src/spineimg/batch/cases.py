@@ -1,0 +1,282 @@
+"""The table of cases: read whole and checked before anything is measured, every complaint with its line.
+
+One row a vertebra, or one row for all vertebrae of a ROI file or a label map:
+
+    case,path,level,role,x_mm,y_mm,z_mm         a click in the vertebral body, LPS mm
+    case,path,rois[,level,role]                 a ROI file; with levels, only these
+    case,path,mask[,level,role]                 a label map; with levels, only these
+
+`path` is relative to ROOT or a SeriesInstanceUID; `rois` and `mask` are relative to ROOT or, when they are not there,
+to the table's folder. `{case}` in the three stands for the case's name.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spineimg.anatomy import Construct, Role, parse_level
+from spineimg.errors import SpineImgError
+
+KNOWN = ("case", "path", "level", "role", "x_mm", "y_mm", "z_mm", "rois", "mask")
+REMARKS = (
+    *("use", "study", "series", "description", "n_slices", "spacing_mm", "slice_thickness_mm", "kvp", "kernel"),
+    *("contrast", "verdict", "why"),
+)
+"""Columns of the table that `spineimg cases` writes. Of these only `use` counts here: rows with `no` are left out."""
+_POINT = ("x_mm", "y_mm", "z_mm")
+_MOST_MM = 100_000.0
+"""No point of a scan lies 100 m from the scanner's origin."""
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+(#[0-9]+)?")
+_MOST_CELL = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One vertebra that a row asks for; `center_lps_mm` is a click."""
+
+    level: str
+    role: Role | None = None
+    center_lps_mm: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case: a CT and where to measure it.
+
+    path: as the table has it; uid: the SeriesInstanceUID when `path` is one. rois, mask: file or None.
+    wanted: the rows' vertebrae; empty means all of the file.
+    """
+
+    name: str
+    line: int
+    path: str
+    uid: str | None
+    rois: str | None
+    mask: str | None
+    wanted: tuple[Wanted, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the table asks for something else. Independent of the row's place and of where ROOT lies."""
+        wanted = [(one.level, one.role, one.center_lps_mm) for one in self.wanted]
+        content = json.dumps([self.name, self.path, self.uid, self.rois, self.mask, wanted])
+        return hashlib.sha256(content.encode()).hexdigest()[:24]
+
+    def construct(self) -> Construct:
+        """The ends that the table names. Raises RoiError when they are upside down."""
+        ends = {one.role: one.level for one in self.wanted if one.role is not None}
+        return Construct(ends.get(Role.UIV), ends.get(Role.LIV))
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTable:
+    """All cases, in the table's order; n_left_out counts the rows with `use` = no."""
+
+    cases: tuple[Case, ...]
+    sha256: str
+    n_left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    line: int
+    cells: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        return self.cells.get(name, "")
+
+
+def read_cases(path: Path, root: Path) -> CaseTable:
+    """The cases of a CSV file. Raises SpineImgError with the line of the first row that cannot be understood."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SpineImgError(f"cannot read {path}: {error.strerror or error}, name a table of cases") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SpineImgError(f"{path}, line {line}: not UTF-8 text, save the table as CSV in UTF-8") from None
+    try:
+        rows = list(_rows(text))
+        used = [row for row in rows if row["use"].lower() != "no"]
+        groups: dict[str, list[_Row]] = {}
+        for row in used:
+            groups.setdefault(_name(row), []).append(row)
+        cases = tuple(_case(name, group, (root, path.parent)) for name, group in groups.items())
+    except _TableError as error:
+        raise SpineImgError(f"{path}, {error}") from None
+    if not cases:
+        raise SpineImgError(f"{path}: no case in it, add a row with case, path and level, rois or mask")
+    return CaseTable(cases, hashlib.sha256(content).hexdigest(), len(rows) - len(used))
+
+
+def located(file: str, root: Path, table: Path) -> str:
+    """The whole path of a ROI file or label map: in ROOT, or else beside the table."""
+    in_root, beside = root / file, table.parent / file
+    return os.path.abspath(beside if os.path.exists(beside) and not os.path.exists(in_root) else in_root)  # noqa: PTH100, PTH110
+
+
+class _TableError(Exception):
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(f"line {line}: {text}")
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _rows(text: str) -> Iterator[_Row]:
+    delimiter = _delimiter(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    line = 1
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise _TableError(reader.line_num, f"not CSV: {error}") from None
+        if cells is None:
+            break
+        if header is None:
+            header = _header(cells, line)
+        elif any(cell.strip() for cell in cells):
+            yield _row(header, cells, line)
+    if header is None:
+        raise _TableError(1, "the table is empty")
+
+
+def _delimiter(text: str) -> str:
+    """Spreadsheets of some countries write semicolons or tabs; the header tells."""
+    first = text.split("\n", 1)[0]
+    return max(",;\t", key=first.count)
+
+
+def _header(cells: Sequence[str], line: int) -> list[str]:
+    names = [cell.strip().lower() for cell in cells]
+    for name in names:
+        if name not in (*KNOWN, *REMARKS):
+            raise _TableError(line, f"unknown column {name!r}; known are {', '.join(KNOWN)} (and remarks: "
+                                    f"{', '.join(REMARKS)})")  # fmt: skip
+        if names.count(name) > 1:
+            raise _TableError(line, f"the column {name!r} is there twice")
+    missing = [name for name in ("case", "path") if name not in names]
+    if missing:
+        raise _TableError(line, f"the column {missing[0]!r} is missing")
+    return names
+
+
+def _row(header: Sequence[str], cells: Sequence[str], line: int) -> _Row:
+    if len(cells) != len(header):
+        raise _TableError(line, f"{len(cells)} cells where the header has {len(header)}")
+    for name, cell in zip(header, cells, strict=True):
+        if len(cell) > _MOST_CELL or not all(letter.isprintable() for letter in cell):
+            raise _TableError(line, f"{name} holds {cell[:40]!r}: line breaks and control characters are not allowed")
+    return _Row(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)})
+
+
+def _name(row: _Row) -> str:
+    if not row["case"]:
+        raise _TableError(row.line, "the case has no name")
+    return row["case"]
+
+
+# -- cases ------------------------------------------------------------------------------------------------------------
+
+
+def _case(name: str, rows: Sequence[_Row], bases: tuple[Path, Path]) -> Case:
+    first = rows[0]
+    for row in rows:
+        for column in ("path", "rois", "mask"):
+            if row[column] != first[column]:
+                raise _TableError(
+                    row.line,
+                    f"case {name!r} has {column} {row[column]!r} here and {first[column]!r} in line {first.line}: "
+                    "one case is one CT with ROIs from one source",
+                )
+    path, rois, mask = (first[column].replace("{case}", name) for column in ("path", "rois", "mask"))
+    if not path:
+        raise _TableError(first.line, "path is empty: give a folder or file below ROOT, or a SeriesInstanceUID")
+    if rois and mask:
+        raise _TableError(first.line, "rois and mask are both given: keep one")
+    for file in (rois, mask):
+        if file and _is_ambiguous(bases[0] / file, bases[1] / file):
+            raise _TableError(first.line, f"{file} lies in ROOT and beside the table: give the whole path of one")
+    wanted = _all_wanted(rows, from_file=bool(rois or mask))
+    is_uid = _UID.fullmatch(path) and not os.path.exists(bases[0] / path)  # noqa: PTH110 - takes any name
+    uid = path if is_uid else None
+    case = Case(name, first.line, path, uid, rois or None, mask or None, wanted)
+    try:
+        case.construct()
+    except SpineImgError as error:
+        raise _TableError(first.line, f"case {name!r}: {error}") from None
+    return case
+
+
+def _is_ambiguous(in_root: Path, beside: Path) -> bool:
+    both = in_root != beside and os.path.exists(in_root) and os.path.exists(beside)  # noqa: PTH110 - takes any name
+    return both and not in_root.samefile(beside)
+
+
+def _all_wanted(rows: Sequence[_Row], *, from_file: bool) -> tuple[Wanted, ...]:
+    """The vertebrae of all rows; empty for one row that asks for all of a file."""
+    if from_file and len(rows) == 1 and not any(rows[0][name] for name in ("level", "role", *_POINT)):
+        return ()
+    found: dict[str, Wanted] = {}
+    lines: dict[str, int] = {}
+    roles: dict[Role, int] = {}
+    for row in rows:
+        one = _wanted(row, from_file=from_file)
+        if one.level in found:
+            raise _TableError(row.line, f"{one.level} of this case is there already, in line {lines[one.level]}")
+        if one.role in roles:
+            raise _TableError(row.line, f"this case has a {one.role} already, in line {roles[one.role]}")
+        found[one.level], lines[one.level] = one, row.line
+        if one.role is not None:
+            roles[one.role] = row.line
+    return tuple(found.values())
+
+
+def _wanted(row: _Row, *, from_file: bool) -> Wanted:
+    if not row["level"]:
+        raise _TableError(row.line, "level is empty" + ("" if from_file else ", and so are rois and mask"))
+    try:
+        level = parse_level(row["level"])
+    except SpineImgError as error:
+        raise _TableError(row.line, str(error)) from None
+    role = row["role"].upper()
+    if role not in ("", *Role):
+        raise _TableError(row.line, f"role is UIV, LIV or empty, found {row['role']!r}")
+    center = _point(row)
+    if from_file and center is not None:
+        raise _TableError(row.line, "a click beside rois or mask: keep one")
+    if not from_file and center is None:
+        raise _TableError(row.line, f"nothing says where {level} is: give x_mm, y_mm and z_mm, or rois, or mask")
+    return Wanted(level, Role(role) if role else None, center)
+
+
+def _point(row: _Row) -> tuple[float, float, float] | None:
+    texts = [row[name] for name in _POINT]
+    if not any(texts):
+        return None
+    x, y, z = (_number(row, name) for name in _POINT)
+    return x, y, z
+
+
+def _number(row: _Row, name: str) -> float:
+    try:
+        value = float(row[name])
+    except ValueError:
+        raise _TableError(row.line, f"{name} must be a number in mm, found {row[name]!r}") from None
+    if not math.isfinite(value) or abs(value) > _MOST_MM:
+        raise _TableError(row.line, f"{name} must be a number in mm within ±{_MOST_MM:g}, found {row[name]!r}")
+    return value

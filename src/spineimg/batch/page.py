@@ -1,0 +1,88 @@
+"""`index.html` of a run: every case as a row with its picture, filters by status, level and flag, no server needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from spineimg.anatomy import LEVELS
+from spineimg.batch.ledger import CaseStatus, LedgerRow
+from spineimg.export.files import replacing
+from spineimg.vertebra.flags import Call
+
+_WORDS = {call.value: call.value.replace("_", " ") for call in Call}
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>spineimg batch</title><style>
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #16202b; background: #fff; }
+table { border-collapse: collapse; } th, td { text-align: left; vertical-align: top; padding: .4em .8em;
+border-bottom: 1px solid #cdd3d9; } th { position: sticky; top: 0; background: #eef1f4; }
+td.hu { white-space: nowrap; font-variant-numeric: tabular-nums; } img { width: 320px; display: block; }
+.refused, .failed { color: #b3261e; font-weight: 600; } label { margin-right: 1.2em; } .note { color: #5b6773; }
+</style></head><body><h1>spineimg batch</h1>
+"""
+_SCRIPT = """<script>
+const rows = [...document.querySelectorAll("tbody tr")], boxes = [...document.querySelectorAll("select")];
+function show() {
+  let n = 0;
+  for (const row of rows) {
+    row.hidden = !boxes.every(box => !box.value || row.dataset[box.name].split(" ").includes(box.value));
+    n += !row.hidden;
+  }
+  document.getElementById("count").textContent = n + " of " + rows.length + " cases";
+}
+boxes.forEach(box => box.addEventListener("change", show)); show();
+</script></body></html>
+"""
+
+Vertebrae = Sequence[Mapping[str, Any]]
+
+
+def write_index(
+    path: Path, rows: Iterable[LedgerRow], found: Mapping[str, Vertebrae], figures: Mapping[str, str]
+) -> None:
+    """Writes the page, whole or not at all.
+
+    rows: the ledger's, in the order to show; found: case -> rows of the table of vertebrae; figures: case -> path of
+    its picture, relative to the page. Raises SpineImgError when the page cannot be written.
+    """
+    levels = [level for level in LEVELS if any(one["level"] == level for many in found.values() for one in many)]
+    filters = (
+        _choice("status", {one.value: one.value for one in CaseStatus}),
+        _choice("level", {level: level for level in levels}),
+        _choice("flag", _WORDS),
+    )
+    lines = [_HEAD, f'<p>{"".join(filters)}<span id="count"></span></p>\n']
+    lines.append("<table><thead><tr><th>case</th><th>status</th><th>vertebrae, HU</th><th>picture</th></tr></thead>")
+    lines.append("<tbody>\n")
+    lines += [_row(row, found.get(row.case, ()), figures.get(row.case)) for row in rows]
+    lines += ["</tbody></table>\n", _SCRIPT]
+    with replacing(path) as handle:
+        handle.write("".join(lines).encode("utf-8", "replace"))
+
+
+def _choice(name: str, values: Mapping[str, str]) -> str:
+    options = "".join(f'<option value="{value}">{words}</option>' for value, words in values.items())
+    return f'<label>{name} <select name="{name}"><option value="">all</option>{options}</select></label>'
+
+
+def _row(row: LedgerRow, vertebrae: Vertebrae, figure: str | None) -> str:
+    levels = " ".join(one["level"] for one in vertebrae)
+    flags = " ".join(one["flag.call"] for one in vertebrae if one["flag.call"])
+    picture = f'<a href="{quote(figure)}"><img loading="lazy" src="{quote(figure)}" alt=""></a>' if figure else ""
+    reason = f'<br><span class="note">{escape(row.reason)}</span>' if row.reason else ""
+    return (
+        f'<tr data-status="{row.status}" data-level="{levels}" data-flag="{flags}"><td>{escape(row.case)}</td>'
+        f'<td><span class="{row.status}">{row.status}</span>{reason}</td>'
+        f'<td class="hu">{"<br>".join(map(_vertebra, vertebrae))}</td><td>{picture}</td></tr>\n'
+    )
+
+
+def _vertebra(one: Mapping[str, Any]) -> str:
+    mean = "not measured" if one["mean_hu"] is None else f"{one['mean_hu']:.1f}"
+    role = f" {one['role']}" if one["role"] else ""
+    flag = f", {_WORDS[one['flag.call']]}" if one["flag.call"] else ""
+    notes = f' <span class="note">{escape(one["notes"].replace(";", ", "))}</span>' if one["notes"] else ""
+    return f"{one['level']}{role}: {mean}{flag}{notes}"

@@ -1,0 +1,346 @@
+"""The run: from a table of cases to a folder in which every case that was reached has its row."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from spineimg import __version__
+from spineimg.batch.cases import Case, CaseTable, located, read_cases
+from spineimg.batch.ledger import CaseStatus, Ledger, LedgerRow
+from spineimg.batch.names import file_stems
+from spineimg.batch.outputs import SCHEMA, RunFolder, digest, held, new_manifest, read_manifest, write_manifest
+from spineimg.batch.page import write_index
+from spineimg.batch.pools import DaskPool, LocalPool, Pool
+from spineimg.batch.progress import Progress
+from spineimg.batch.worker import Answer, Job
+from spineimg.errors import SpineImgError
+
+_LOOK_SECONDS = 0.5
+"""How soon a wish to stop is seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """How a run is done. Nothing here changes a number."""
+
+    workers: int | None = field(
+        default=None,
+        metadata={
+            "unit": "",
+            "range": (1, 1024),
+            "source": "engineering choice: one a core that this process may use, and one for each GB of free memory",
+            "help": "Worker processes on this machine; one a core unless told.",
+        },
+    )
+    scheduler: str | None = field(
+        default=None,
+        metadata={
+            "unit": "",
+            "range": (None, None),
+            "source": "engineering choice: this machine",
+            "help": "Address of a Dask scheduler, to use its workers instead of this machine's.",
+        },
+    )
+    timeout_s: float | None = field(
+        default=3600.0,
+        metadata={
+            "unit": "s",
+            "range": (0.1, 1e6),
+            "source": "engineering choice: a case takes seconds; an hour is a dead disk, and the night goes on",
+            "help": "Longest time for one case; then it is failed and its worker is ended.",
+        },
+    )
+    retry: bool = field(
+        default=False,
+        metadata={
+            "unit": "",
+            "range": (False, True),
+            "source": "contract: refused and failed cases are terminal",
+            "help": "Do refused and failed cases again.",
+        },
+    )
+    figures: bool = field(
+        default=False,
+        metadata={
+            "unit": "",
+            "range": (False, True),
+            "source": "engineering choice: a figure takes longer than a measurement",
+            "help": "Draw figures/CASE.png of every case.",
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """What has become of the cases of the table."""
+
+    folder: str
+    n_cases: int
+    n_done: int
+    n_refused: int
+    n_failed: int
+    n_vertebrae: int
+    interrupted: bool
+
+    @property
+    def n_not_reached(self) -> int:
+        return self.n_cases - self.n_done - self.n_refused - self.n_failed
+
+    def exit_code(self, *, strict: bool) -> int:
+        """0 when every case has its row, with `strict` only when all are done; 130 after Ctrl-C."""
+        if self.n_not_reached:
+            return 130 if self.interrupted else 1
+        return 1 if strict and self.n_done < self.n_cases else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("folder", "n_cases", "n_done", "n_refused", "n_failed", "n_vertebrae", "interrupted", "n_not_reached")
+        return {"schema": SCHEMA, **{name: getattr(self, name) for name in names}}
+
+
+def run_batch(
+    root: Path, table: Path, out: Path, settings: BatchSettings | None = None, *, quiet: bool = False
+) -> BatchSummary:
+    """Measures every case of a table that has no row yet in the ledger of `out`.
+
+    root: folder that holds the studies; table: CSV (see `cases.py`); out: folder of the run, made when absent.
+    Raises SpineImgError for a table, a folder or a cluster that cannot be used, before any case is begun where that
+    can be known; what happens to single cases is in the ledger.
+    """
+    chosen = settings or BatchSettings()
+    if not root.is_dir():
+        raise SpineImgError(f"{root}: no such folder, ROOT holds the studies")
+    if find_spec("pyarrow") is None:
+        raise SpineImgError("measurements.parquet needs pyarrow: pip install pyarrow")
+    root, table, out = (Path(os.path.abspath(path)) for path in (root, table, out))  # noqa: PTH100 - keeps links
+    cases = read_cases(table, root)
+    with held(out), Ledger.open(out / "ledger.csv") as ledger:
+        folder = RunFolder(out, file_stems([*(case.name for case in cases.cases), *ledger.rows]))
+        folder.prepare(figures=chosen.figures)
+        manifest = _manifest(folder, ledger, cases, (root, table), chosen)
+        pending, remarks = _pending(folder, ledger, cases, retry=chosen.retry)
+        write_manifest(folder.manifest, manifest)
+        before = Counter(ledger.rows[case.name].status for case in cases.cases if case.name in ledger.rows)
+        interrupted = False
+        with Progress(len(cases.cases), before, quiet=quiet) as progress:
+            for remark in remarks:
+                progress.say(remark)
+            if pending:
+                interrupted = _work(folder, ledger, _jobs(pending, root, table, chosen), chosen, progress)
+        n_vertebrae = _measurements(folder, ledger, cases, manifest)
+        counts = Counter(ledger.rows[case.name].status for case in cases.cases if case.name in ledger.rows)
+    return BatchSummary(
+        folder=str(out),
+        n_cases=len(cases.cases),
+        n_done=counts[CaseStatus.DONE],
+        n_refused=counts[CaseStatus.REFUSED],
+        n_failed=counts[CaseStatus.FAILED],
+        n_vertebrae=n_vertebrae,
+        interrupted=interrupted,
+    )
+
+
+# -- before -----------------------------------------------------------------------------------------------------------
+
+
+def _manifest(
+    folder: RunFolder, ledger: Ledger, cases: CaseTable, inputs: tuple[Path, Path], settings: BatchSettings
+) -> dict[str, Any]:
+    """The manifest of this run. Raises SpineImgError when the ledger's rows were made from something else."""
+    options = {name: getattr(settings, name) for name in ("workers", "scheduler", "timeout_s", "figures")}
+    manifest = new_manifest(*inputs, cases.sha256, options)
+    done = {row.case for row in ledger.rows.values() if row.status is CaseStatus.DONE}
+    earlier = read_manifest(folder.manifest) if ledger.rows else None
+    if done and earlier is None:
+        raise SpineImgError(f"{folder.path} has a ledger but no manifest.json: choose another --out")
+    known = earlier["cases"] if earlier else {}
+    if done and earlier is not None:
+        _check_same_run(folder, earlier, manifest)
+        manifest["measurements_of"] = earlier.get("measurements_of")
+    fingerprints = {case.name: case.fingerprint for case in cases.cases}
+    for case in cases.cases:
+        if case.name in done and known.get(case.name) != fingerprints[case.name]:
+            raise SpineImgError(
+                f"{folder.path} has {case.name!r} measured from another row than line {case.line} of {inputs[1].name}: "
+                "choose another --out, or take its row out of ledger.csv to have it done again"
+            )
+    manifest["cases"] = {name: known[name] for name in ledger.rows if name in known}
+    manifest["cases"] |= fingerprints
+    return manifest
+
+
+def _check_same_run(folder: RunFolder, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    """One table must not mix programs, settings or trees. Raises SpineImgError when it would."""
+    for name in ("spineimg", "root", "settings"):
+        own = json.loads(json.dumps(now[name]))  # tuples have become lists in the file
+        if earlier.get(name) != own:
+            raise SpineImgError(
+                f"{folder.path} was begun with another {name} ({_short(earlier.get(name))}, now {_short(own)}): "
+                "choose another --out, so that one table does not mix the two"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _pending(folder: RunFolder, ledger: Ledger, cases: CaseTable, *, retry: bool) -> tuple[list[Case], list[str]]:
+    """(cases to do, what to tell of it). Rows that do not hold any more are taken out of the ledger."""
+    remarks = []
+    done = [row.case for row in ledger.rows.values() if row.status is CaseStatus.DONE]
+    lost = folder.without_result(done)
+    if lost:
+        remarks.append(f"{len(lost)} done cases have lost their result file and count as not reached: {lost[:5]}")
+    again = {case.name for case in cases.cases} - set(done) if retry else set()
+    ledger.forget({*lost, *again})
+    if cases.n_left_out:
+        remarks.append(f"{cases.n_left_out} rows with use = no are left out")
+    return [case for case in cases.cases if case.name not in ledger.rows], remarks
+
+
+def _jobs(cases: Sequence[Case], root: Path, table: Path, settings: BatchSettings) -> Iterator[Job]:
+    """The work of these cases. Series are looked for at once, jobs made when they are asked for."""
+    by_uid = find_series(root, {case.uid.split("#")[0] for case in cases if case.uid is not None})
+
+    def job(case: Case) -> Job:
+        files = (str(root / case.path),) if case.uid is None else tuple(by_uid[case.uid.split("#")[0]])
+        rois, mask = (None if name is None else located(name, root, table) for name in (case.rois, case.mask))
+        return Job(case, files, rois, mask, settings.figures)
+
+    return map(job, cases)
+
+
+def find_series(root: Path, uids: Iterable[str]) -> dict[str, list[str]]:
+    """SeriesInstanceUID -> files below `root` that have it, headers only. Reads nothing when no UID is asked for."""
+    from spineimg.io.headers import read_header
+    from spineimg.io.index import walk
+
+    found: dict[str, list[str]] = {uid: [] for uid in uids}
+    if not found:
+        return found
+    for path, reason in walk([root]):
+        if reason is None:
+            try:
+                uid = read_header(path).values.get("SeriesInstanceUID")
+            except SpineImgError:
+                continue  # no DICOM file, or none that can be read: it belongs to no series
+            if uid in found:
+                found[uid].append(path)
+    return found
+
+
+# -- the work ---------------------------------------------------------------------------------------------------------
+
+
+class _Stop:
+    """Whether somebody has asked the run to stop, and whether the run has said that it will."""
+
+    asked = False
+    told = False
+
+
+@contextmanager
+def _stoppable() -> Iterator[_Stop]:
+    """The first Ctrl-C (or SIGTERM) lets the cases under way end, a second one does not.
+
+    The handler only takes note: whatever it wrote could fall into the middle of another line.
+    """
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _work(folder: RunFolder, ledger: Ledger, jobs: Iterator[Job], settings: BatchSettings, progress: Progress) -> bool:
+    """Every job gets its row. True when somebody stopped it before."""
+
+    def settle(case: Case, answer: Answer) -> None:
+        if answer.version != __version__:
+            raise SpineImgError(
+                f"a worker has spineimg {answer.version}, this is {__version__}: install one everywhere"
+            )
+        row = LedgerRow(case.name, answer.status, answer.reason, answer.seconds, answer.n_vertebrae)
+        try:
+            folder.store(case.name, answer)
+            ledger.append(row)
+        except (SpineImgError, OSError) as error:
+            raise SpineImgError(f"{error}: the run stopped; mend that and run the same command again") from error
+        progress.add(row)
+
+    if settings.scheduler is not None:
+        pool: Pool = DaskPool(settings.scheduler, settings.timeout_s)
+    else:
+        pool = LocalPool(settings.workers, settings.timeout_s)
+    with closing(pool), _stoppable() as stop:
+        _drive(pool, jobs, settle, stop, progress.say)
+        return stop.asked
+
+
+def _drive(
+    pool: Pool,
+    jobs: Iterator[Job],
+    settle: Callable[[Case, Answer], None],
+    stop: _Stop,
+    say: Callable[[str], None],
+) -> None:
+    """Keeps the pool busy until no job is left, or until a stop and the end of what is under way."""
+    under_way: dict[Future[Answer], Case] = {}
+    while True:
+        if stop.asked and not stop.told:
+            stop.told = True
+            say("stopping after the cases under way; once more to stop at once")
+            under_way = {future: case for future, case in under_way.items() if not pool.withdraw(future)}
+        while not stop.asked and len(under_way) < pool.room():
+            job = next(jobs, None)
+            if job is None:
+                break
+            under_way[pool.submit(job)] = job.case
+        if not under_way:
+            return
+        finished, _ = wait(under_way, _LOOK_SECONDS, FIRST_COMPLETED)
+        for future in finished:
+            settle(under_way.pop(future), pool.answer(future))
+
+
+# -- after ------------------------------------------------------------------------------------------------------------
+
+
+def _measurements(folder: RunFolder, ledger: Ledger, cases: CaseTable, manifest: dict[str, Any]) -> int:
+    """Brings measurements and page up to date, in the table's order, then cases of earlier tables by name.
+
+    Returns the number of vertebrae of the table's cases.
+    """
+    in_table = [case.name for case in cases.cases]
+    cases_with_row = [name for name in (*in_table, *sorted(ledger.rows.keys() - set(in_table))) if name in ledger.rows]
+    done = [name for name in cases_with_row if ledger.rows[name].status is CaseStatus.DONE]
+    state = digest(ledger, cases_with_row)
+    there = all((folder.path / name).exists() for name in ("measurements.csv", "measurements.parquet", "index.html"))
+    if manifest["measurements_of"] != state or not there:
+        found = folder.write_measurements(done)
+        rows = [ledger.rows[name] for name in cases_with_row]
+        write_index(folder.path / "index.html", rows, found, folder.figures(done))
+        write_manifest(folder.manifest, manifest | {"measurements_of": state})
+    return sum(ledger.rows[case.name].n_vertebrae for case in cases.cases if case.name in ledger.rows)

@@ -1,0 +1,186 @@
+"""One case, from the job to the answer, and the process that does one case after the other.
+
+The process is started by `guard.py` and runs `main`. It writes no file of the run: what it has
+found goes back through a pipe, so that a worker that is killed leaves nothing half-written. An error that is not
+SpineImgError ends the process; the guard reports it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spineimg import __version__
+from spineimg.batch.cases import Case
+from spineimg.batch.ledger import CaseStatus
+from spineimg.errors import SpineImgError
+
+if TYPE_CHECKING:
+    from spineimg.geometry import FloatArray
+    from spineimg.results import CaseResult
+    from spineimg.rois import RoiSet
+    from spineimg.volume import CTVolume
+
+READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A case with its paths spelt out.
+
+    files: the folder or file to open, or all files of the case's SeriesInstanceUID. memory_bytes: most that the
+    process may allocate, None for no limit.
+    """
+
+    case: Case
+    files: tuple[str, ...]
+    rois: str | None = None
+    mask: str | None = None
+    figure: bool = False
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a case. `document` is the result file's content, `figure` the picture's."""
+
+    status: CaseStatus
+    reason: str = ""
+    seconds: float = 0.0
+    n_vertebrae: int = 0
+    document: bytes | None = None
+    figure: bytes | None = None
+    version: str = __version__
+
+
+def measure_case(job: Job) -> Answer:
+    """Opens, measures and describes one case. A SpineImgError refuses it; a lack of memory fails it."""
+    start = time.perf_counter()
+    try:
+        answer = _measured(job)
+    except SpineImgError as error:
+        answer = Answer(CaseStatus.REFUSED, str(error))
+    except MemoryError:
+        most = f" than {job.memory_bytes / 1e9:.1f} GB" if job.memory_bytes else ""
+        answer = Answer(CaseStatus.FAILED, f"needs more memory{most}: measure it with fewer --workers and --retry")
+    return replace(answer, seconds=time.perf_counter() - start)
+
+
+def _measured(job: Job) -> Answer:
+    from spineimg.export.json import result_to_dict
+    from spineimg.pipeline import assess
+
+    rois = _rois(job)
+    volume = _volume(job)
+    result = assess(volume, rois)
+    described = result_to_dict(result, datetime.now(UTC))
+    document = {"schema": described.pop("schema"), "case": job.case.name, **described}
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    figure, reason = _figure(volume, result) if job.figure else (None, "")
+    content = text.encode("utf-8", "replace")
+    return Answer(CaseStatus.DONE, reason, 0.0, len(result.vertebrae), content, figure)
+
+
+def _volume(job: Job) -> CTVolume:
+    from spineimg.io.index import scan
+    from spineimg.io.opening import choose, load
+
+    if job.case.uid is None:
+        return load(job.files[0])
+    if not job.files:
+        raise SpineImgError(f"no file below ROOT has the SeriesInstanceUID {job.case.uid}")
+    return choose(scan(job.files), job.case.uid, job.case.uid).volume()
+
+
+def _rois(job: Job) -> RoiSet:
+    """The ROIs of the case's file, cut down to the levels that the table names, or the table's clicks."""
+    from spineimg.anatomy import Construct
+    from spineimg.io.masks import rois_from_mask
+    from spineimg.io.rois import read_rois
+    from spineimg.rois import RoiSet, VertebraRoi
+
+    wanted, ends = job.case.wanted, job.case.construct()
+    if job.rois is not None:
+        found = read_rois(job.rois)
+    elif job.mask is not None:
+        found = rois_from_mask(job.mask)
+    else:
+        found = RoiSet(tuple(VertebraRoi(one.level, _array(one.center_lps_mm)) for one in wanted))
+    by_level = {roi.level: roi for roi in found.vertebrae}
+    chosen = tuple(by_level.get(one.level, VertebraRoi(one.level)) for one in wanted) or found.vertebrae
+    if wanted:  # a role of the file counts only for a vertebra that the table asks for
+        levels = {one.level for one in wanted}
+        of_file = Construct(*(end if end in levels else None for end in (found.construct.uiv, found.construct.liv)))
+    else:
+        of_file = found.construct
+    return replace(found, vertebrae=chosen, construct=Construct(ends.uiv or of_file.uiv, ends.liv or of_file.liv))
+
+
+def _array(point: tuple[float, float, float] | None) -> FloatArray | None:
+    import numpy as np
+
+    return None if point is None else np.array(point, dtype=np.float64)
+
+
+def _figure(volume: CTVolume, result: CaseResult) -> tuple[bytes | None, str]:
+    """(the picture, why there is none). A measurement stands without its picture."""
+    import tempfile
+
+    from spineimg.export.figure import write_figure
+
+    if not result.vertebrae:
+        return None, "no figure: no vertebra was asked for"
+    try:
+        with tempfile.TemporaryDirectory(prefix="spineimg-") as folder:
+            path = Path(folder) / "figure.png"
+            write_figure(volume, result, path)
+            return path.read_bytes(), ""
+    except (SpineImgError, OSError) as error:
+        return None, f"no figure: {error}"
+
+
+# -- the process ------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Answers jobs until the other end closes, be it in the middle of a case: then the process ends at once."""
+    connection = Connection(int(sys.argv[1]))
+    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, jobs), daemon=True).start()
+    import spineimg.io.opening  # so that a time limit holds for cases, not for imports
+    import spineimg.io.rois
+    import spineimg.pipeline  # noqa: F401
+
+    connection.send(READY)
+    while True:
+        job = jobs.get()
+        _limit_memory(job.memory_bytes)
+        connection.send(measure_case(job))
+
+
+def _listen(connection: Connection, jobs: queue.SimpleQueue[Job]) -> None:
+    while True:
+        try:
+            jobs.put(connection.recv())
+        except (EOFError, OSError):
+            os._exit(0)
+
+
+def _limit_memory(most: int | None) -> None:
+    """Allocations beyond `most` become a MemoryError instead of the end of some process of the machine."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = resource.RLIM_INFINITY if most is None else most
+    if hard != resource.RLIM_INFINITY:
+        wanted = hard if wanted == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
