@@ -19,6 +19,9 @@ from spineimg.errors import GeometryError
 
 FloatArray = npt.NDArray[np.float64]
 
+_FARTHEST_MM = 1e6
+_WIDEST_STEP_MM = 1e3
+"""A voxel farther away than a kilometre, or wider than a metre, is a broken header. Engineering choice."""
 _EVEN_TOLERANCE = 0.05
 """Relative deviation of one slice step up to which steps count as even. Engineering choice: positions are often
 written with two or three decimals."""
@@ -70,6 +73,8 @@ class Geometry:
         steps = np.stack([self.row_step_lps_mm, self.column_step_lps_mm])
         if steps.shape != (2, 3) or not (np.isfinite(steps).all() and np.isfinite(self.origins_lps_mm).all()):
             raise GeometryError("positions, orientation and pixel spacing must be finite numbers")
+        if np.abs(self.origins_lps_mm).max() > _FARTHEST_MM or np.abs(steps).max() > _WIDEST_STEP_MM:
+            raise GeometryError("positions or spacings are absurdly large: a kilometre, or a metre from voxel to voxel")
         if np.linalg.norm(np.cross(steps[1], steps[0])) < 1e-9:
             raise GeometryError(f"the row and column directions are parallel or zero: {steps.tolist()}")
         moves = np.diff(self.positions_mm)
@@ -82,6 +87,8 @@ class Geometry:
         affine = np.asarray(lps_from_index, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], [0, 0, 0, 1]):
             raise GeometryError(f"not an affine of index to mm: {affine.tolist()}")
+        if np.abs(affine).max() > _FARTHEST_MM:
+            raise GeometryError(f"the affine is absurdly large: {affine.tolist()}")
         if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise GeometryError(f"the affine has no volume: {affine.tolist()}")
         origins = affine[:3, 3] + np.arange(shape[0])[:, None] * affine[:3, 0]

@@ -174,6 +174,8 @@ def test_gap_in_a_few_slices(steps, gap):
         ({"origins_lps_mm": [[0, 0, 0], [0, 0, np.nan], [0, 0, 2]]}, "finite"),
         ({"row_step_lps_mm": [0.6, 0, 0]}, "parallel or zero"),
         ({"row_step_lps_mm": [0, 0, 0]}, "parallel or zero"),
+        ({"row_step_lps_mm": [0, 1e30, 0]}, "absurdly large"),
+        ({"origins_lps_mm": [[0, 0, 1e30]]}, "absurdly large"),
         ({"row_step_lps_mm": [0, np.inf, 0]}, "finite"),
     ],
 )
@@ -275,10 +277,12 @@ def test_array_source_conforms(dtype):
 def test_what_is_no_measurement():
     class Padded(ArraySource):
         def padding_hu(self, k):
-            return (-2048, -2000)
+            return (-1048, -1000)
 
-    values = np.array([[[-2048, -2000, -1999], [np.nan, np.inf, 40]]], dtype=np.float32)
+    values = np.array([[[-1048, -1000, -999], [np.nan, np.inf, 40]]], dtype=np.float32)
     volume = CTVolume(axial([0.0], 2, 3), Padded(values))
     assert volume.valid(0, volume.read(0)).tolist() == [[False, False, True], [False, False, True]]
     plain = CTVolume(axial([0.0], 2, 3), ArraySource(values))
     assert plain.valid(0, plain.read(0)).sum() == 4
+    corner = CTVolume(axial([0.0], 2, 3), ArraySource(np.full((1, 2, 3), -2000, dtype=np.int16)))
+    assert not corner.valid(0, corner.read(0)).any()

@@ -350,6 +350,27 @@ def test_a_mask_that_holds_more_than_a_body_and_cannot_be_reduced_is_noted() -> 
     assert ("mask_not_only_body", "L2") in codes(got)
 
 
+def test_a_label_that_holds_two_bodies_is_not_reduced_to_one_of_them() -> None:
+    """Planted: the larger one taken, silently."""
+    where = geometry(shape=(60, 60, 60), steps_mm=(1.0, 0.8, 0.8))
+    one = box(where, (22, 28, 20))
+    two = np.roll(one, 14, axis=0) | np.roll(one, -14, axis=0)
+    got = measure(filled(where, 100), VertebraRoi("L2", mask=label_of(where, two)))
+    assert ("mask_not_only_body", "L2") in codes(got)
+
+
+def test_a_tilted_plane_across_thick_slices_is_noted() -> None:
+    for step, noted in ((3.0, False), (4.0, True)):
+        where = geometry(shape=(24, 60, 72), steps_mm=(step, 0.7, 0.9))
+        middle = where.lps_at([12, 30, 36])
+        tilt = np.radians(20)
+        u, v = np.array([1.0, 0, 0]), np.array([0, np.cos(tilt), np.sin(tilt)])
+        roi = VertebraRoi("L5", ellipses=(Ellipse("mid", middle, u, v, (12.0, 8.0)),))
+        got = measure(filled(where, 100), roi)
+        assert (("resampled_thick_slices", "L5 mid") in codes(got)) is noted
+        assert got.mean_hu == 100
+
+
 def test_a_mask_cut_off_by_the_volume_or_over_a_gap_is_noted() -> None:
     where = geometry(shape=(40, 60, 60), steps_mm=(1.0, 0.8, 0.8))
     high = np.roll(box(where, (30, 28, 20)), 10, axis=0)

@@ -122,8 +122,7 @@ def _call(call: str | None) -> Text:
 
 
 def _flag_lines(result: CaseResult) -> list[RenderableType]:
-    flagged = [(one.level, one.flag) for one in result.vertebrae if one.flag is not None]
-    return [Text.assemble((f"{level}: ", "bold"), plain(flag.text)) for level, flag in flagged]
+    return [Text(plain(one.flag.text)) for one in result.vertebrae if one.flag is not None]
 
 
 def _note_lines(result: CaseResult) -> list[RenderableType]:

@@ -30,6 +30,10 @@ MOST_INFLATION = 1032
 """Deflate cannot pack more tightly than 1032:1 (zlib, technical details), so a header that declares more is wrong."""
 HEADER_BYTES = 1 << 20
 """A text header ends within this; those of segmentations with hundreds of segments take about 100 kB."""
+FARTHEST_MM = 1e6
+"""A voxel farther away than a kilometre is a broken header. Engineering choice."""
+_LAST_FORM_CODE = 5
+"""NIFTI_XFORM_TEMPLATE_OTHER of nifti1.h."""
 FORMS_AGREE_MM = 0.01
 """NIfTI holds two affines; nearer than this at every corner they are the same. It is what positions are held to."""
 
@@ -135,18 +139,24 @@ def _nifti_affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple
     units = int(header["xyzt_units"]) & 7
     if units not in (0, 2):
         raise GeometryError(f"{path}: its lengths are not in mm (xyzt_units = {units}): convert it to mm")
-    sform, sform_code = header.get_sform(coded=True)
-    try:
-        qform, qform_code = header.get_qform(coded=True)
-    except (HeaderDataError, ValueError):
-        qform, qform_code = np.full((4, 4), np.nan), int(header["qform_code"])
+    for name in ("sform_code", "qform_code"):
+        # nibabel takes a code that means nothing for 0 and the other form for the right one.
+        if not 0 <= int(header[name]) <= _LAST_FORM_CODE:
+            raise GeometryError(f"{path}: its {name} is {int(header[name])}, which means nothing: correct the header")
+    with np.errstate(invalid="ignore", over="ignore"):
+        sform, sform_code = header.get_sform(coded=True)
+        try:
+            qform, qform_code = header.get_qform(coded=True)
+        except (HeaderDataError, ValueError):
+            qform, qform_code = np.full((4, 4), np.nan), int(header["qform_code"])
     if sform_code <= 0 and qform_code <= 0:
         raise GeometryError(
             f"{path}: tells no position in the patient (sform_code and qform_code are 0): export it again with one"
         )
     used = sform if sform_code > 0 else qform
-    if not np.isfinite(used).all():
-        raise GeometryError(f"{path}: its {'sform' if sform_code > 0 else 'qform'} holds numbers that are not finite")
+    name = "sform" if sform_code > 0 else "qform"
+    if not np.isfinite(used).all() or np.abs(used).max() > FARTHEST_MM:
+        raise GeometryError(f"{path}: its {name} holds numbers that are not finite, or absurdly large")
     affine = LPS_FROM_RAS @ np.asarray(used, dtype=np.float64)
     if sform_code <= 0 or qform_code <= 0:
         return affine, ()
@@ -156,7 +166,8 @@ def _nifti_affine(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple
         apart = float(np.linalg.norm(corners @ (sform - qform).T, axis=1).max())
     if apart <= FORMS_AGREE_MM:
         return affine, ()
-    text = f"the file's two orientations, sform and qform, are up to {apart:.2f} mm apart; the sform was used"
+    far = f"up to {apart:.2f} mm apart" if np.isfinite(apart) else "apart, for the qform makes no sense"
+    text = f"the file's two orientations, sform and qform, are {far}; the sform was used"
     return affine, (Note("orientations_disagree", text),)
 
 

@@ -19,6 +19,7 @@ BLOCKING: frozenset[str] = frozenset(
     {
         "monoenergetic",
         "slices_too_thick",
+        "resampled_thick_slices",
         "slices_differ",
         "sd_beyond_noise",
         "metal_near",

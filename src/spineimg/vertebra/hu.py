@@ -153,7 +153,8 @@ def _measure_plane(reader: SliceReader, plane: RoiPlane, level: str, settings: H
         return _refused(reader, plane, undecodable(error, about))
     hu = facts.samples.hu[facts.kept]
     fraction = len(hu) / len(facts.samples.hu) if len(facts.samples.hu) else None
-    notes = coverage_notes(facts, reader.volume.geometry)
+    thickness = reader.volume.acquisition.slice_thickness_mm
+    notes = coverage_notes(facts, reader.volume.geometry, thickness, settings.quality)
     lacking = _too_little(hu, fraction, about, settings)
     if lacking is not None:
         return _Measured(_slice_hu(reader, plane, None, fraction), hu, facts, (*notes, lacking))

@@ -226,7 +226,7 @@ def _plan(geometry: Geometry, block: LabelBlock, settings: MaskSettings) -> _Pla
 def _body_of(geometry: Geometry, block: LabelBlock, settings: MaskSettings) -> LabelBlock | None:
     """The vertebral body of a whole vertebra: the label opened by a ball that fits the body and nothing else of it.
 
-    None when the ball fits nowhere.
+    None when the ball fits nowhere, or into more than one body.
     """
     from scipy import ndimage
     from scipy.spatial import cKDTree
@@ -235,7 +235,10 @@ def _body_of(geometry: Geometry, block: LabelBlock, settings: MaskSettings) -> L
     parts, count = ndimage.label(core, structure=np.ones((3, 3, 3)))
     if not count:
         return None
-    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    sizes = np.bincount(parts.ravel())[1:]
+    if np.sort(sizes)[:-1].sum() > settings.second_part * sizes.sum():
+        return None
+    largest = 1 + int(np.argmax(sizes))
     reach = settings.body_radius_mm + _BALL_SLACK_MM
     tree = cKDTree(geometry.lps_at(np.argwhere(parts == largest) + block.corner))
     at = np.argwhere(block.voxels)

@@ -235,9 +235,18 @@ def _thickness(acquisition: Acquisition, geometry: Geometry, settings: QualitySe
 # -- one plane ----------------------------------------------------------------------------------------------------
 
 
-def coverage_notes(facts: PlaneFacts, geometry: Geometry) -> tuple[Note, ...]:
-    """What of a ROI could not be measured, and whether it lies where the volume ends."""
+def coverage_notes(
+    facts: PlaneFacts, geometry: Geometry, thickness_mm: float | None, settings: QualitySettings
+) -> tuple[Note, ...]:
+    """What of a ROI could not be measured, whether it lies where the volume ends, and what it was resampled from."""
     samples, found = facts.samples, []
+    apart = max(geometry.spacing_mm[0], thickness_mm or 0.0)
+    if samples.resampled and apart > 1.01 * settings.thick_mm:
+        text = (
+            f"the plane is tilted and was resampled from slices of {apart:.3g} mm (better {settings.thick_mm:g} mm or "
+            "less): endplate and disc up to a slice away blend in"
+        )
+        found.append(("resampled_thick_slices", text))
     total = max(1, len(samples.hu))
     beyond = np.count_nonzero(~samples.inside)
     padding = np.count_nonzero(samples.inside & ~samples.valid)
