@@ -116,6 +116,7 @@ def test_the_codes_that_block_are_those_agreed_on() -> None:
     assert {
         "monoenergetic",
         "slices_too_thick",
+        "resampled_thick_slices",
         "slices_differ",
         "sd_beyond_noise",
         "metal_near",

@@ -175,7 +175,7 @@ def test_gap_in_a_few_slices(steps, gap):
         ({"row_step_lps_mm": [0.6, 0, 0]}, "parallel or zero"),
         ({"row_step_lps_mm": [0, 0, 0]}, "parallel or zero"),
         ({"row_step_lps_mm": [0, 1e30, 0]}, "absurdly large"),
-        ({"origins_lps_mm": [[0, 0, 1e30]]}, "absurdly large"),
+        ({"origins_lps_mm": [[0, 0, 0], [0, 0, 1], [0, 0, 1e30]]}, "absurdly large"),
         ({"row_step_lps_mm": [0, np.inf, 0]}, "finite"),
     ],
 )

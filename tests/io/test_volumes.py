@@ -219,6 +219,19 @@ def test_nifti_with_a_qform_alone(tmp_path):
     assert np.array_equal(all_slices(volume), ct())
 
 
+@pytest.mark.parametrize("field", ["sform_code", "qform_code"])
+def test_a_form_code_that_means_nothing_is_refused(tmp_path, field):
+    """nibabel takes it for 0 and the other form for the right one. Planted: positions up to 51 mm off, in silence."""
+    image = nibabel.Nifti1Image(ct().transpose(), np.diag([-1.0, -1, 1, 1]))
+    nibabel.save(image, tmp_path / "a.nii")
+    header = bytearray((tmp_path / "a.nii").read_bytes())
+    at = {"qform_code": 252, "sform_code": 254}[field]
+    header[at : at + 2] = (33).to_bytes(2, "little")
+    (tmp_path / "a.nii").write_bytes(header)
+    with pytest.raises(GeometryError, match=f"its {field} is 33"):
+        open_volume(tmp_path / "a.nii")
+
+
 @pytest.mark.parametrize(("shift_mm", "codes"), [(0.005, []), (0.5, ["orientations_disagree"])])
 def test_nifti_with_two_positions_takes_the_sform(tmp_path, shift_mm, codes):
     path = nifti(tmp_path / "two.nii", ct().transpose(), codes=(1, 1), qoffset_z=100 + shift_mm)
