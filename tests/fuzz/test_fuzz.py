@@ -13,7 +13,7 @@ import pytest
 import spineimg
 from benchmarks import fuzz
 from benchmarks.mutants import Mutant, bases
-from spineimg.errors import PixelError, SeriesError
+from spineimg.errors import GeometryError, PixelError, SeriesError
 from spineimg.io import jpegls
 from spineimg.io.index import scan
 from spineimg.io.pixels import read_stored
@@ -135,6 +135,16 @@ def test_a_character_set_with_a_zero_byte(tmp_path: Path) -> None:
     for path in written(tmp_path).paths:
         change(path, lambda content: content.replace(b"ISO_IR 100", b"ISO\xea\0R 100"))
     assert spineimg.load(tmp_path).geometry.shape == (4, *SHAPE)
+
+
+def test_spacing_whose_square_overflows(tmp_path: Path) -> None:
+    """A MetaImage with a spacing of 1e308 mm ended in NumPy's overflow warning."""
+    path = tmp_path / "v.mha"
+    header = "NDims = 3\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1e308 1e308 1e308\n"
+    header += "DimSize = 4 4 4\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    path.write_bytes(b"ObjectType = Image\n" + header.encode() + bytes(128))
+    with pytest.raises(GeometryError, match="span no volume"):
+        spineimg.load(path)
 
 
 def test_functional_groups_that_are_no_sequence(tmp_path: Path) -> None:

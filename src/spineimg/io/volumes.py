@@ -30,6 +30,8 @@ OFFSET_ABOVE_HU = 1800.0
 SAMPLED_SLICES = 5
 """Slices that are looked at to tell HU from other numbers."""
 
+_FARTHEST_MM = 1e7
+"""Positions and spacings beyond this are no anatomy, and their squares overflow. Engineering choice."""
 _INT16 = np.iinfo(np.int16)
 
 
@@ -147,8 +149,9 @@ def open_grid(path: Path) -> tuple[Geometry, GridSource]:
     """The lattice of a volume file and its slices, by the module's rule of axes. Raises SeriesError, GeometryError."""
     header = read_header(path)
     stored = header.lps_from_stored
-    lengths = np.linalg.norm(stored[:3, :3], axis=0)
-    if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-9 or lengths.min() < 1e-6:
+    sane = bool((np.abs(stored) < _FARTHEST_MM).all())  # false for nan too
+    lengths = np.linalg.norm(stored[:3, :3], axis=0) if sane else np.zeros(3)
+    if not sane or abs(np.linalg.det(stored[:3, :3])) < 1e-9 or lengths.min() < 1e-6:
         raise GeometryError(f"{path}: its directions or spacings span no volume: {stored[:3, :3].tolist()}")
     toward = np.abs(stored[:3, :3] / lengths)
     slices = int(np.argmax(toward[2]))
