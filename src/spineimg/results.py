@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spineimg.anatomy import Role
+from spineimg.implants.model import ImplantScreen
 from spineimg.notes import Note
 from spineimg.vertebra.flags import Flag
 from spineimg.vertebra.hu import VertebraHU
@@ -30,7 +31,10 @@ class VertebraResult:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """All results of one case. `settings` are plain values: those used, the plane, and the cutoffs."""
+    """All results of one case. `settings` are plain values: those used, the plane, and the cutoffs.
+
+    implants: None when they were not screened.
+    """
 
     series: SeriesInfo
     n_slices: int
@@ -39,3 +43,4 @@ class CaseResult:
     vertebrae: tuple[VertebraResult, ...]
     notes: tuple[Note, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    implants: ImplantScreen | None = None

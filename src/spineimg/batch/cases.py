@@ -95,8 +95,10 @@ class _Row:
         return self.cells.get(name, "")
 
 
-def read_cases(path: Path, root: Path) -> CaseTable:
-    """The cases of a CSV file. Raises SpineImgError with the line of the first row that cannot be understood."""
+def read_cases(path: Path, root: Path, columns: Mapping[str, str] | None = None) -> CaseTable:
+    """The cases of a CSV file. columns: our name -> the table's, where it has others; then what is unknown is ignored.
+
+    Raises SpineImgError with the line of the first row that cannot be understood."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -107,7 +109,7 @@ def read_cases(path: Path, root: Path) -> CaseTable:
         line = content[: error.start].count(b"\n") + 1
         raise SpineImgError(f"{path}, line {line}: not UTF-8 text, save the table as CSV in UTF-8") from None
     try:
-        rows = list(_rows(text))
+        rows = list(_rows(text, columns or {}))
         used = [row for row in rows if row["use"].lower() != "no"]
         groups: dict[str, list[_Row]] = {}
         for row in used:
@@ -134,7 +136,7 @@ class _TableError(Exception):
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _rows(text: str) -> Iterator[_Row]:
+def _rows(text: str, columns: Mapping[str, str]) -> Iterator[_Row]:
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
@@ -148,7 +150,7 @@ def _rows(text: str) -> Iterator[_Row]:
         if cells is None:
             break
         if header is None:
-            header = _header(cells, line)
+            header = _header(cells, line, columns)
         elif any(cell.strip() for cell in cells):
             yield _row(header, cells, line)
     if header is None:
@@ -161,7 +163,22 @@ def _delimiter(text: str) -> str:
     return max(",;\t", key=first.count)
 
 
-def _header(cells: Sequence[str], line: int) -> list[str]:
+def parse_columns(text: str | None) -> dict[str, str]:
+    """`case=Patient,path=Folder` -> our name: the table's. Raises SpineImgError."""
+    found: dict[str, str] = {}
+    for part in (text or "").split(",") if text else ():
+        ours, mark, theirs = (piece.strip() for piece in part.partition("="))
+        if not mark or not theirs or ours not in (*KNOWN, "use") or ours in found:
+            raise SpineImgError(
+                f"--columns has {part.strip()!r}: write OURS=THEIRS once each, OURS one of {', '.join(KNOWN)}"
+            )
+        found[ours] = theirs
+    return found
+
+
+def _header(cells: Sequence[str], line: int, columns: Mapping[str, str]) -> list[str]:
+    if columns:
+        return _mapped([cell.strip() for cell in cells], line, columns)
     names = [cell.strip().lower() for cell in cells]
     for name in names:
         if name not in (*KNOWN, *REMARKS):
@@ -169,9 +186,29 @@ def _header(cells: Sequence[str], line: int) -> list[str]:
                                     f"{', '.join(REMARKS)})")  # fmt: skip
         if names.count(name) > 1:
             raise _TableError(line, f"the column {name!r} is there twice")
+    return _with_needed(names, line)
+
+
+def _mapped(cells: Sequence[str], line: int, columns: Mapping[str, str]) -> list[str]:
+    """Our names of a table's columns; what is not mapped and not ours is no concern of a run."""
+    for ours, theirs in columns.items():
+        if cells.count(theirs) != 1:
+            raise _TableError(
+                line, f"--columns says {ours}={theirs}, but {cells.count(theirs)} columns are called that"
+            )
+    ours_of = {theirs: ours for ours, theirs in columns.items()}
+    names = []
+    for number, cell in enumerate(cells):
+        name = cell.lower()
+        own = name if name in (*KNOWN, "use") and name not in columns else f"#{number}"
+        names.append(ours_of.get(cell, own))
+    return _with_needed(names, line)
+
+
+def _with_needed(names: list[str], line: int) -> list[str]:
     missing = [name for name in ("case", "path") if name not in names]
     if missing:
-        raise _TableError(line, f"the column {missing[0]!r} is missing")
+        raise _TableError(line, f"the column {missing[0]!r} is missing (--columns may say how it is called)")
     return names
 
 

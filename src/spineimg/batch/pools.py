@@ -8,7 +8,7 @@ import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from spineimg.batch.guard import Workers, end_idle_children, run_in_child
 from spineimg.batch.ledger import CaseStatus
@@ -22,6 +22,8 @@ _PER_SLOT = 2
 CONNECT_SECONDS = 20
 """How long a scheduler that does not answer is waited for, at the start and later."""
 _COUNT_SECONDS = 5.0
+SLURM = "slurm"
+"""Instead of an address: start workers as Slurm jobs."""
 
 
 class Pool(Protocol):
@@ -41,6 +43,10 @@ class Pool(Protocol):
         """The answer of a finished future. Raises SpineImgError when the run cannot go on."""
         ...
 
+    def with_more_memory(self, job: Job) -> Job | None:
+        """The job as it may run when nothing else does; None when that would change nothing."""
+        ...
+
     def close(self) -> None:
         """Ends everything at once."""
         ...
@@ -52,6 +58,7 @@ class LocalPool:
     def __init__(self, workers: int | None, timeout_s: float | None) -> None:
         free = available_bytes()
         self.workers = workers or max(1, min(cores(), free // WORKER_BYTES))
+        self._whole_bytes = max(WORKER_BYTES, int(0.9 * free))
         self._memory_bytes = max(WORKER_BYTES, int(0.9 * free / self.workers))
         self._timeout_s = timeout_s
         self._children = Workers()
@@ -61,7 +68,7 @@ class LocalPool:
         return _PER_SLOT * self.workers
 
     def submit(self, job: Job) -> Future[Answer]:
-        limited = replace(job, memory_bytes=self._memory_bytes)
+        limited = job if job.memory_bytes else replace(job, memory_bytes=self._memory_bytes)
         return self._threads.submit(self._children.run, limited, self._timeout_s)
 
     def withdraw(self, future: Future[Answer]) -> bool:
@@ -69,6 +76,11 @@ class LocalPool:
 
     def answer(self, future: Future[Answer]) -> Answer:
         return future.result()
+
+    def with_more_memory(self, job: Job) -> Job | None:
+        if job.memory_bytes or self._whole_bytes <= self._memory_bytes:
+            return None
+        return replace(job, memory_bytes=self._whole_bytes)
 
     def close(self) -> None:
         self._children.close()
@@ -78,13 +90,14 @@ class LocalPool:
 class DaskPool:
     """The workers of a Dask cluster; each runs its cases in a child of its own, as this machine does."""
 
-    def __init__(self, address: str, timeout_s: float | None) -> None:
+    def __init__(self, address: str, timeout_s: float | None, workers: int | None = None) -> None:
         try:
             from distributed import Client
         except ImportError:
             raise SpineImgError("--scheduler needs Dask: pip install 'spineimg[dask]'") from None
+        self._own = _slurm_cluster(workers or 1) if address == SLURM else None
         try:
-            self._client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
+            self._client = Client(self._own or address, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise SpineImgError(f"no Dask scheduler at {address}: {error or 'no answer'}") from error
         for name in ("distributed", "distributed.client"):  # what is lost is told once, by this run
@@ -121,6 +134,9 @@ class DaskPool:
         except ImportError as error:
             raise SpineImgError(f"spineimg cannot be imported by the Dask workers: {error}") from error
 
+    def with_more_memory(self, job: Job) -> Job | None:
+        return None  # Dask's workers have the memory that the cluster gave them
+
     def _lost(self, error: BaseException) -> SpineImgError:
         why = str(error) or type(error).__name__
         return SpineImgError(f"the Dask cluster at {self._address} was lost ({why}): run the same command again")
@@ -132,6 +148,23 @@ class DaskPool:
             self._client.close(timeout=5)
         except (OSError, TimeoutError, CancelledError):
             self._client.close(timeout=1)  # the cluster is gone, and its children with it
+        if self._own is not None:
+            self._own.close()
+
+
+def _slurm_cluster(jobs: int) -> Any:
+    """A cluster of so many Slurm jobs, each as Dask's configuration (jobqueue.slurm) describes it."""
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        raise SpineImgError("--scheduler slurm needs dask-jobqueue: pip install 'spineimg[slurm]'") from None
+    try:
+        cluster = SLURMCluster()
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        text = f"no Slurm cluster: {error}; describe its jobs in Dask's configuration, jobqueue.slurm (docs/batch.md)"
+        raise SpineImgError(text) from error
+    cluster.scale(jobs=jobs)
+    return cluster
 
 
 def cores() -> int:

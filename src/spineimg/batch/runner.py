@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spineimg import __version__
+from spineimg.batch.cache import HeaderCache
 from spineimg.batch.cases import Case, CaseTable, located, read_cases
 from spineimg.batch.ledger import CaseStatus, Ledger, LedgerRow
 from spineimg.batch.names import file_stems
@@ -25,6 +26,7 @@ from spineimg.batch.pools import DaskPool, LocalPool, Pool
 from spineimg.batch.progress import Progress
 from spineimg.batch.worker import Answer, Job
 from spineimg.errors import SpineImgError
+from spineimg.io.headers import FileHeader
 
 _LOOK_SECONDS = 0.5
 """How soon a wish to stop is seen."""
@@ -49,7 +51,7 @@ class BatchSettings:
             "unit": "",
             "range": (None, None),
             "source": "engineering choice: this machine",
-            "help": "Address of a Dask scheduler, to use its workers instead of this machine's.",
+            "help": "Address of a Dask scheduler, to use its workers instead of this machine's; `slurm` starts some.",
         },
     )
     timeout_s: float | None = field(
@@ -77,6 +79,16 @@ class BatchSettings:
             "range": (False, True),
             "source": "engineering choice: a figure takes longer than a measurement",
             "help": "Draw figures/CASE.png of every case.",
+        },
+    )
+
+    columns: tuple[tuple[str, str], ...] = field(
+        default=(),
+        metadata={
+            "unit": "",
+            "range": (None, None),
+            "source": "engineering choice: the contract's names",
+            "help": "(our name, the table's name) of columns.",
         },
     )
 
@@ -123,7 +135,7 @@ def run_batch(
     if find_spec("pyarrow") is None:
         raise SpineImgError("measurements.parquet needs pyarrow: pip install pyarrow")
     root, table, out = (Path(os.path.abspath(path)) for path in (root, table, out))  # noqa: PTH100 - keeps links
-    cases = read_cases(table, root)
+    cases = read_cases(table, root, dict(chosen.columns))
     with held(out), Ledger.open(out / "ledger.csv") as ledger:
         folder = RunFolder(out, file_stems([*(case.name for case in cases.cases), *ledger.rows]))
         folder.prepare(figures=chosen.figures)
@@ -136,7 +148,9 @@ def run_batch(
             for remark in remarks:
                 progress.say(remark)
             if pending:
-                interrupted = _work(folder, ledger, _jobs(pending, root, table, chosen), chosen, progress)
+                with closing(HeaderCache(out / "index.sqlite")) as cache:
+                    jobs = _jobs(pending, (root, table), chosen, cache)
+                    interrupted = _work(_Books(folder, ledger, cache, progress), jobs, chosen)
         n_vertebrae = _measurements(folder, ledger, cases, manifest)
         counts = Counter(ledger.rows[case.name].status for case in cases.cases if case.name in ledger.rows)
     return BatchSummary(
@@ -157,7 +171,7 @@ def _manifest(
     folder: RunFolder, ledger: Ledger, cases: CaseTable, inputs: tuple[Path, Path], settings: BatchSettings
 ) -> dict[str, Any]:
     """The manifest of this run. Raises SpineImgError when the ledger's rows were made from something else."""
-    options = {name: getattr(settings, name) for name in ("workers", "scheduler", "timeout_s", "figures")}
+    options = {name: getattr(settings, name) for name in ("workers", "scheduler", "timeout_s", "figures", "columns")}
     manifest = new_manifest(*inputs, cases.sha256, options)
     done = {row.case for row in ledger.rows.values() if row.status is CaseStatus.DONE}
     earlier = read_manifest(folder.manifest) if ledger.rows else None
@@ -209,21 +223,23 @@ def _pending(folder: RunFolder, ledger: Ledger, cases: CaseTable, *, retry: bool
     return [case for case in cases.cases if case.name not in ledger.rows], remarks
 
 
-def _jobs(cases: Sequence[Case], root: Path, table: Path, settings: BatchSettings) -> Iterator[Job]:
+def _jobs(
+    cases: Sequence[Case], inputs: tuple[Path, Path], settings: BatchSettings, cache: HeaderCache
+) -> Iterator[Job]:
     """The work of these cases. Series are looked for at once, jobs made when they are asked for."""
-    by_uid = find_series(root, {case.uid.split("#")[0] for case in cases if case.uid is not None})
+    root, table = inputs
+    by_uid = find_series(root, {case.uid.split("#")[0] for case in cases if case.uid is not None}, cache.read)
 
     def job(case: Case) -> Job:
         files = (str(root / case.path),) if case.uid is None else tuple(by_uid[case.uid.split("#")[0]])
         rois, mask = (None if name is None else located(name, root, table) for name in (case.rois, case.mask))
-        return Job(case, files, rois, mask, settings.figures)
+        return Job(case, files, rois, mask, settings.figures, headers=cache.of(files))
 
     return map(job, cases)
 
 
-def find_series(root: Path, uids: Iterable[str]) -> dict[str, list[str]]:
+def find_series(root: Path, uids: Iterable[str], read: Callable[[str], FileHeader]) -> dict[str, list[str]]:
     """SeriesInstanceUID -> files below `root` that have it, headers only. Reads nothing when no UID is asked for."""
-    from spineimg.io.headers import read_header
     from spineimg.io.index import walk
 
     found: dict[str, list[str]] = {uid: [] for uid in uids}
@@ -232,8 +248,8 @@ def find_series(root: Path, uids: Iterable[str]) -> dict[str, list[str]]:
     for path, reason in walk([root]):
         if reason is None:
             try:
-                uid = read_header(path).values.get("SeriesInstanceUID")
-            except SpineImgError:
+                uid = read(path).values.get("SeriesInstanceUID")
+            except (SpineImgError, OSError):
                 continue  # no DICOM file, or none that can be read: it belongs to no series
             if uid in found:
                 found[uid].append(path)
@@ -274,7 +290,17 @@ def _stoppable() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _work(folder: RunFolder, ledger: Ledger, jobs: Iterator[Job], settings: BatchSettings, progress: Progress) -> bool:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Books:
+    """Where an answer is written down."""
+
+    folder: RunFolder
+    ledger: Ledger
+    cache: HeaderCache
+    progress: Progress
+
+
+def _work(books: _Books, jobs: Iterator[Job], settings: BatchSettings) -> bool:
     """Every job gets its row. True when somebody stopped it before."""
 
     def settle(case: Case, answer: Answer) -> None:
@@ -284,18 +310,19 @@ def _work(folder: RunFolder, ledger: Ledger, jobs: Iterator[Job], settings: Batc
             )
         row = LedgerRow(case.name, answer.status, answer.reason, answer.seconds, answer.n_vertebrae)
         try:
-            folder.store(case.name, answer)
-            ledger.append(row)
+            books.folder.store(case.name, answer)
+            books.ledger.append(row)
         except (SpineImgError, OSError) as error:
             raise SpineImgError(f"{error}: the run stopped; mend that and run the same command again") from error
-        progress.add(row)
+        books.cache.learn(answer.headers)
+        books.progress.add(row)
 
     if settings.scheduler is not None:
-        pool: Pool = DaskPool(settings.scheduler, settings.timeout_s)
+        pool: Pool = DaskPool(settings.scheduler, settings.timeout_s, settings.workers)
     else:
         pool = LocalPool(settings.workers, settings.timeout_s)
     with closing(pool), _stoppable() as stop:
-        _drive(pool, jobs, settle, stop, progress.say)
+        _drive(pool, jobs, settle, stop, books.progress.say)
         return stop.asked
 
 
@@ -307,22 +334,32 @@ def _drive(
     say: Callable[[str], None],
 ) -> None:
     """Keeps the pool busy until no job is left, or until a stop and the end of what is under way."""
-    under_way: dict[Future[Answer], Case] = {}
+    under_way: dict[Future[Answer], Job] = {}
+    waiting: list[Job] = []
     while True:
         if stop.asked and not stop.told:
             stop.told = True
             say("stopping after the cases under way; once more to stop at once")
-            under_way = {future: case for future, case in under_way.items() if not pool.withdraw(future)}
+            waiting.clear()
+            under_way = {future: job for future, job in under_way.items() if not pool.withdraw(future)}
         while not stop.asked and len(under_way) < pool.room():
             job = next(jobs, None)
             if job is None:
                 break
-            under_way[pool.submit(job)] = job.case
+            under_way[pool.submit(job)] = job
+        if not under_way and waiting:  # nobody else is at work: the whole memory is free
+            job = waiting.pop(0)
+            under_way[pool.submit(job)] = job
         if not under_way:
             return
         finished, _ = wait(under_way, _LOOK_SECONDS, FIRST_COMPLETED)
         for future in finished:
-            settle(under_way.pop(future), pool.answer(future))
+            job, answer = under_way.pop(future), pool.answer(future)
+            larger = pool.with_more_memory(job) if answer.too_large and not stop.asked else None
+            if larger is None:
+                settle(job.case, answer)
+            else:
+                waiting.append(larger)
 
 
 # -- after ------------------------------------------------------------------------------------------------------------

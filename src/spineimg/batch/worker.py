@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spineimg import __version__
+from spineimg.batch.cache import Entry, KnownHeaders
 from spineimg.batch.cases import Case
 from spineimg.batch.ledger import CaseStatus
 from spineimg.errors import SpineImgError
@@ -38,7 +39,7 @@ class Job:
     """A case with its paths spelt out.
 
     files: the folder or file to open, or all files of the case's SeriesInstanceUID. memory_bytes: most that the
-    process may allocate, None for no limit.
+    process may allocate, None for no limit. headers: those of its files that were read before.
     """
 
     case: Case
@@ -47,11 +48,15 @@ class Job:
     mask: str | None = None
     figure: bool = False
     memory_bytes: int | None = None
+    headers: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a case. `document` is the result file's content, `figure` the picture's."""
+    """What became of a case. `document` is the result file's content, `figure` the picture's.
+
+    headers: those that had to be read. too_large: the case needs more memory than its worker may have.
+    """
 
     status: CaseStatus
     reason: str = ""
@@ -60,27 +65,31 @@ class Answer:
     document: bytes | None = None
     figure: bytes | None = None
     version: str = __version__
+    headers: tuple[Entry, ...] = ()
+    too_large: bool = False
 
 
 def measure_case(job: Job) -> Answer:
     """Opens, measures and describes one case. A SpineImgError refuses it; a lack of memory fails it."""
     start = time.perf_counter()
+    known = KnownHeaders(job.headers)
     try:
-        answer = _measured(job)
+        answer = _measured(job, known)
     except SpineImgError as error:
         answer = Answer(CaseStatus.REFUSED, str(error))
     except MemoryError:
         most = f" than {job.memory_bytes / 1e9:.1f} GB" if job.memory_bytes else ""
-        answer = Answer(CaseStatus.FAILED, f"needs more memory{most}: measure it with fewer --workers and --retry")
-    return replace(answer, seconds=time.perf_counter() - start)
+        reason = f"needs more memory{most}: measure it on a larger machine, with --retry"
+        answer = Answer(CaseStatus.FAILED, reason, too_large=True)
+    return replace(answer, seconds=time.perf_counter() - start, headers=tuple(known.fresh))
 
 
-def _measured(job: Job) -> Answer:
+def _measured(job: Job, known: KnownHeaders) -> Answer:
     from spineimg.export.json import result_to_dict
     from spineimg.pipeline import assess
 
     rois = _rois(job)
-    volume = _volume(job)
+    volume = _volume(job, known)
     result = assess(volume, rois)
     described = result_to_dict(result, datetime.now(UTC))
     document = {"schema": described.pop("schema"), "case": job.case.name, **described}
@@ -90,15 +99,16 @@ def _measured(job: Job) -> Answer:
     return Answer(CaseStatus.DONE, reason, 0.0, len(result.vertebrae), content, figure)
 
 
-def _volume(job: Job) -> CTVolume:
+def _volume(job: Job, known: KnownHeaders) -> CTVolume:
+    from spineimg.io.grid_headers import is_volume_file
     from spineimg.io.index import scan
     from spineimg.io.opening import choose, load
 
-    if job.case.uid is None:
-        return load(job.files[0])
     if not job.files:
         raise SpineImgError(f"no file below ROOT has the SeriesInstanceUID {job.case.uid}")
-    return choose(scan(job.files), job.case.uid, job.case.uid).volume()
+    if job.case.uid is None and is_volume_file(job.files[0]):
+        return load(job.files[0])
+    return choose(scan(job.files, read=known.read), job.case.uid or job.files[0], job.case.uid).volume()
 
 
 def _rois(job: Job) -> RoiSet:

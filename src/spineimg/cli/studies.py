@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spineimg.cli.shared import JsonOption, QuietOption, app, file, talks, write_json
+from spineimg.errors import SpineImgError
 
 
 @app.command()
@@ -29,7 +30,8 @@ def batch(
     cases: Annotated[Path, typer.Option(metavar="TABLE", help="CSV with case, path and ROIs.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Ledger, measurements and results; run again to go on.")],
     workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes; one a core.")] = None,
-    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Use a Dask cluster.")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS|slurm", help="Use a Dask cluster.")] = None,
+    columns: Annotated[str | None, typer.Option(metavar="OURS=THEIRS,…", help="Columns of a table of yours.")] = None,
     timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Longest time for one case.")] = 3600.0,
     retry: Annotated[bool, typer.Option("--retry", help="Do refused and failed cases again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any case is not done.")] = False,
@@ -38,10 +40,15 @@ def batch(
     quiet: QuietOption = False,
 ) -> int:
     """Measure vertebral HU over many studies; one row for every case."""
+    from spineimg.batch.cases import parse_columns
     from spineimg.batch.commands import batch as run
     from spineimg.batch.runner import BatchSettings
 
-    settings = BatchSettings(workers=workers, scheduler=scheduler, timeout_s=timeout, retry=retry, figures=figures)
+    try:
+        names = tuple(parse_columns(columns).items())
+    except SpineImgError as error:
+        raise typer.BadParameter(str(error)) from error
+    settings = BatchSettings(workers, scheduler, timeout, retry, figures, names)
     return run(root, cases, out, settings, strict=strict, quiet=quiet, json=json)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from spineimg.anatomy import parse_level
 from spineimg.errors import SpineImgError
 from spineimg.export.files import replacing
+from spineimg.export.implants import screen_to_dict
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.vertebra.flags import Call, Flag
@@ -32,7 +33,7 @@ AGREEMENT_SCHEMA = "spineimg.agreement/1"
 def result_to_dict(result: CaseResult, created: datetime) -> dict[str, Any]:
     """A result as the contract's dict of plain values. created: when it was made, with its time zone.
 
-    Everything unknown, unmeasured or not finite is None. Implants are not screened here, so their lists are empty.
+    Everything unknown, unmeasured or not finite is None. Where implants were not screened their lists are empty.
     """
     identity = {"patient": dict(result.series.patient)} if result.series.patient else {}
     plain: dict[str, Any] = _plain(
@@ -42,9 +43,7 @@ def result_to_dict(result: CaseResult, created: datetime) -> dict[str, Any]:
             **identity,
             "acquisition": _acquisition(result.acquisition),
             "vertebrae": [_vertebra(one) for one in result.vertebrae],
-            "screws": [],
-            "rods": [],
-            "grade": {"silva_type": None, "text": "implants were not screened"},
+            **screen_to_dict(result.implants),
             "notes": [_note(note) for note in result.notes],
             "made_by": _made_by(result.settings, created),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import product
 from typing import Any
@@ -48,11 +48,11 @@ def rows(result: Mapping[str, Any], case: str) -> list[Row]:
     result: the dict of a result file; case: the case's name in a table of many.
     """
     shared = {name: result[name] for name in ("series", "acquisition", "made_by")}
-    flat = _flat(shared) | {"case": case, "case_notes": _codes(result["notes"])}
-    return [_row(flat, vertebra) for vertebra in result["vertebrae"]]
+    values = flat(shared) | {"case": case, "case_notes": _codes(result["notes"])}
+    return [_row(values, vertebra) for vertebra in result["vertebrae"]]
 
 
-def write_table(path: str | os.PathLike[str], table: Iterable[Row]) -> None:
+def write_table(path: str | os.PathLike[str], table: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
     """Writes rows of one or many cases as CSV (UTF-8, comma, one header line), replacing a file that exists.
 
     Floats are written so that reading them gives the same number; true and false as in JSON; None as nothing.
@@ -60,9 +60,9 @@ def write_table(path: str | os.PathLike[str], table: Iterable[Row]) -> None:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
     for row in table:
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        writer.writerow([_cell(row[name]) for name in columns])
     with replacing(path) as handle:
         handle.write(text.getvalue().encode("utf-8", "replace"))
 
@@ -71,11 +71,11 @@ def _row(shared: Mapping[str, Any], vertebra: Mapping[str, Any]) -> Row:
     slices = vertebra["slices"]
     if len(slices) > _MAX_SLICES:
         raise ValueError(f"{vertebra['level']} has {len(slices)} slices, the table holds {_MAX_SLICES}")
-    flat = {**shared, **_flat(vertebra), "notes": _codes(vertebra["notes"])}
-    return {name: flat.get(name) for name in COLUMNS}
+    values = {**shared, **flat(vertebra), "notes": _codes(vertebra["notes"])}
+    return {name: values.get(name) for name in COLUMNS}
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def flat(value: Any, name: str = "") -> dict[str, Any]:
     """Nested dicts and lists as one dict with dotted names; a list of strings becomes one string."""
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in value.items()]
@@ -85,10 +85,10 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
         items = [(str(i), item) for i, item in enumerate(value)]
     else:
         return {name: value}
-    flat: dict[str, Any] = {}
+    joined: dict[str, Any] = {}
     for key, item in items:
-        flat |= _flat(item, f"{name}.{key}" if name else key)
-    return flat
+        joined |= flat(item, f"{name}.{key}" if name else key)
+    return joined
 
 
 def _codes(notes: Iterable[Mapping[str, Any]]) -> str:

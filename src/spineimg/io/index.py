@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from spineimg.errors import SeriesError
 from spineimg.geometry import FloatArray
-from spineimg.io.headers import NotDicomError, read_header
+from spineimg.io.headers import FileHeader, NotDicomError, read_header
 from spineimg.io.records import SliceRecord, records_of
 from spineimg.io.series import SeriesEntry, judge, kind_of, orientation_of, same_orientation, series_info
 from spineimg.notes import Note
 
 MOST_ORIENTATIONS = 12
 """A UID with more orientations than this is a rotating reformat and stays in one part. Engineering choice."""
+PARTIAL_PREFIX = ".partial-"
+"""Folders with such a name hold a transfer that is not finished: nothing in them may be measured."""
+_IS_PARTIAL = "a transfer from a PACS that was not finished: run the same pacs get again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,17 @@ def walk(paths: Iterable[Path | str]) -> Iterator[tuple[str, str | None]]:
     stack = [os.fspath(path) for path in paths][::-1]
     while stack:
         path = stack.pop()
+        if os.path.basename(path.rstrip(os.sep)).startswith(PARTIAL_PREFIX):  # noqa: PTH119
+            yield path, _IS_PARTIAL
+            continue
         try:
             status = os.stat(path)  # noqa: PTH116 - strings, for speed over thousands of files
             key = (status.st_dev, status.st_ino)
             if key in seen:
                 continue
             seen.add(key)
-            if not os.path.isdir(path):  # noqa: PTH112
-                yield path, None if os.path.isfile(path) else "neither a file nor a folder"  # noqa: PTH113
+            if not stat.S_ISDIR(status.st_mode):
+                yield path, None if stat.S_ISREG(status.st_mode) else "neither a file nor a folder"
                 continue
             with os.scandir(path) as entries:
                 stack += sorted((entry.path for entry in entries), reverse=True)
@@ -60,8 +67,13 @@ def walk(paths: Iterable[Path | str]) -> Iterator[tuple[str, str | None]]:
             yield path, f"unreadable: {error.strerror}"
 
 
-def scan(paths: Sequence[Path | str], *, keep_ids: bool = False) -> SeriesIndex:
-    """Index folders and files. Never raises for what it finds there; a path that does not exist is a SeriesError."""
+def scan(
+    paths: Sequence[Path | str], *, keep_ids: bool = False, read: Callable[[str], FileHeader] = read_header
+) -> SeriesIndex:
+    """Index folders and files. Never raises for what it finds there; a path that does not exist is a SeriesError.
+
+    read: gives the header of a file, for those who have read it before.
+    """
     for path in paths:
         if not os.path.lexists(path):
             raise SeriesError(f"{path}: no such file or folder")
@@ -73,13 +85,19 @@ def scan(paths: Sequence[Path | str], *, keep_ids: bool = False) -> SeriesIndex:
             skipped.append(Skipped(path, reason))
             continue
         try:
-            records += records_of(read_header(path))
+            records += records_of(read(path))
         except NotDicomError:
             n_not_dicom += 1
         except SeriesError as error:
             skipped.append(Skipped(path, str(error)))
-    series = tuple(entry for group in _by_uid(records) for entry in _parts(group, keep_ids=keep_ids))
-    return SeriesIndex(series, tuple(skipped), n_not_dicom)
+        except OSError as error:
+            skipped.append(Skipped(path, f"unreadable: {error.strerror}"))
+    return SeriesIndex(series_of(records, keep_ids=keep_ids), tuple(skipped), n_not_dicom)
+
+
+def series_of(records: Iterable[SliceRecord], *, keep_ids: bool = False) -> tuple[SeriesEntry, ...]:
+    """The series that slices make, each with its verdict; the largest part of a UID first."""
+    return tuple(entry for group in _by_uid(records) for entry in _parts(group, keep_ids=keep_ids))
 
 
 def _by_uid(records: Iterable[SliceRecord]) -> list[list[SliceRecord]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -83,13 +84,18 @@ def kind_of(record: SliceRecord) -> str:
 def orientation_of(record: SliceRecord) -> FloatArray | None:
     """(2, 3) unit directions of a row (to the next column) and of a column; None when absent or senseless."""
     numbers = record.numbers("ImageOrientationPatient", 6)
-    if numbers is None:
-        return None
+    return None if numbers is None else _directions(numbers)
+
+
+@lru_cache(maxsize=256)  # all slices of a series have the same, and are asked several times
+def _directions(numbers: tuple[float, ...]) -> FloatArray | None:
     directions = np.array(numbers, dtype=np.float64).reshape(2, 3)
     lengths = np.linalg.norm(directions, axis=1)
     if np.abs(lengths - 1).max() > 0.01 or abs(directions[0] @ directions[1]) > 0.01:
         return None
-    return np.asarray(directions / lengths[:, None])
+    directions /= lengths[:, None]
+    directions.setflags(write=False)
+    return directions
 
 
 def same_orientation(one: FloatArray, other: FloatArray) -> bool:

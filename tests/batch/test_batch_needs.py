@@ -1,0 +1,128 @@
+"""Tables with other names, cases that need the whole machine, workers that Slurm starts."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spineimg.batch import pools
+from spineimg.batch.cases import parse_columns, read_cases
+from spineimg.batch.guard import Workers
+from spineimg.batch.ledger import CaseStatus
+from spineimg.batch.runner import BatchSettings, run_batch
+from spineimg.batch.worker import Answer, Job
+from spineimg.errors import SpineImgError
+from tests.batch import studies as s
+
+# -- columns ----------------------------------------------------------------------------------------------------------
+
+
+def test_columns_of_another_table(tmp_path: Path) -> None:
+    """Planted: x_mm and y_mm taken in the order of the option instead of by name."""
+    path = tmp_path / "study.csv"
+    path.write_text("Age,Patient,Folder,Vertebra,X,Y,Z,role\n71,p1,s00,L4,1.5,-2,30,LIV\n")
+    columns = parse_columns("y_mm=Y, x_mm=X,z_mm=Z,case=Patient,path=Folder,level=Vertebra")
+    (case,) = read_cases(path, tmp_path, columns).cases
+    (wanted,) = case.wanted
+    assert (case.name, case.path, wanted.level, wanted.role) == ("p1", "s00", "L4", "LIV")
+    assert wanted.center_lps_mm == (1.5, -2.0, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("case", "write OURS=THEIRS"),
+        ("case=", "write OURS=THEIRS"),
+        ("patient=Patient", "OURS one of case, path"),
+        ("case=Patient,case=Folder", "once each"),
+    ],
+)
+def test_columns_that_make_no_sense(option: str, message: str) -> None:
+    with pytest.raises(SpineImgError, match=message):
+        parse_columns(option)
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "study.csv"
+    path.write_text("Patient,Folder\np1,s00\n")
+    with pytest.raises(SpineImgError, match="line 1: --columns says case=Name, but 0 columns are called that"):
+        read_cases(path, tmp_path, {"case": "Name"})
+    with pytest.raises(SpineImgError, match="line 1: the column 'path' is missing"):
+        read_cases(path, tmp_path, {"case": "Patient"})
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_case_that_does_not_fit_waits_for_the_whole_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: handing the waiting case out while others are at work."""
+    s.tree(tmp_path / "root", 1)
+    rows = [{"case": f"c{n}", "path": "s00", "rois": "rois.json"} for n in range(6)]
+    table = s.table(tmp_path / "cases.csv", rows)
+    seen: list[tuple[str, int, int]] = []
+    busy: set[str] = set()
+
+    def run(self: Workers, job: Job, timeout_s: float | None) -> Answer:
+        busy.add(job.case.name)
+        seen.append((job.case.name, job.memory_bytes or 0, len(busy)))
+        fits = job.case.name != "c1" or (job.memory_bytes or 0) > 5e9
+        answer = Answer(CaseStatus.DONE, document=b"{}") if fits else Answer(CaseStatus.FAILED, "", too_large=True)
+        busy.discard(job.case.name)
+        return answer
+
+    monkeypatch.setattr(Workers, "run", run)
+    monkeypatch.setattr(pools, "available_bytes", lambda: 8_000_000_000)
+    monkeypatch.setattr("spineimg.batch.runner._measurements", lambda *_: 0)
+    summary = run_batch(tmp_path / "root", table, tmp_path / "out", BatchSettings(workers=2), quiet=True)
+    assert summary.n_done == 6
+    assert [one[0] for one in seen].count("c1") == 2
+    assert seen[-1] == ("c1", 7_200_000_000, 1)
+    assert {memory for name, memory, _ in seen[:-1]} == {3_600_000_000}
+
+
+def test_a_case_that_never_fits_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s.tree(tmp_path / "root", 1)
+    table = s.table(tmp_path / "cases.csv", [{"case": "big", "path": "s00", "rois": "rois.json"}])
+    asked: list[int | None] = []
+
+    def run(self: Workers, job: Job, timeout_s: float | None) -> Answer:
+        asked.append(job.memory_bytes)
+        return Answer(CaseStatus.FAILED, "needs more memory", too_large=True)
+
+    monkeypatch.setattr(Workers, "run", run)
+    summary = run_batch(tmp_path / "root", table, tmp_path / "out", BatchSettings(workers=2), quiet=True)
+    assert summary.n_failed == 1
+    assert len(asked) == 2
+
+
+# -- Slurm ------------------------------------------------------------------------------------------------------------
+
+
+def test_workers_that_slurm_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for sbatch runs the job's script on this machine. Planted: one job whatever --workers says."""
+    dask = pytest.importorskip("dask", reason="needs Dask: pip install 'spineimg[slurm]'")
+    pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install 'spineimg[slurm]'")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    pids = tmp_path / "pids"
+    _command(commands / "sbatch", f'sh "$1" >/dev/null 2>&1 & echo $! >> {pids}; echo "Submitted batch job $!"')
+    _command(commands / "scancel", 'kill "$@" 2>/dev/null; exit 0')
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    s.tree(tmp_path / "root", 2)
+    rows = [{"case": f"c{n}", "path": f"s{n % 2:02d}", "rois": "rois.json"} for n in range(4)]
+    table = s.table(tmp_path / "cases.csv", rows)
+    own: dict[str, Any] = {"cores": 1, "memory": "1GB", "interface": "lo", "log-directory": None}
+    with dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm", {}), **own}}):
+        settings = BatchSettings(workers=2, scheduler="slurm", timeout_s=60)
+        summary = run_batch(tmp_path / "root", table, tmp_path / "out", settings, quiet=True)
+    assert summary.n_done == 4
+    assert len(pids.read_text().split()) == 2
+
+
+def _command(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
