@@ -14,12 +14,16 @@ from spineimg.export.files import replacing
 from spineimg.vertebra.flags import Call
 
 _WORDS = {call.value: call.value.replace("_", " ") for call in Call}
+_SHAPES = {Call.BELOW: "▼", Call.INDETERMINATE: "◆", Call.NOT_BELOW: "▲", Call.NOT_ASSESSED: "○"}
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>spineimg batch</title><style>
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #16202b; background: #fff; }
-table { border-collapse: collapse; } th, td { text-align: left; vertical-align: top; padding: .4em .8em;
+table { border-collapse: collapse; table-layout: fixed; width: 100%; overflow-wrap: anywhere; }
+th:nth-child(1) { width: 14%; } th:nth-child(2) { width: 22%; } th:nth-child(3) { width: 36%; } th, td { text-align: left; vertical-align: top; padding: .4em .8em;
 border-bottom: 1px solid #cdd3d9; } th { position: sticky; top: 0; background: #eef1f4; }
-td.hu { white-space: nowrap; font-variant-numeric: tabular-nums; } img { width: 320px; display: block; }
+td.hu { font-variant-numeric: tabular-nums; } img { max-width: 100%; max-height: 20em; display: block; }
+.below { color: #b3261e; } .indeterminate { color: #8a5a00; } .not_below { color: #005a9c; } [class$=below],
+.indeterminate { font-weight: 600; }
 .refused, .failed { color: #b3261e; font-weight: 600; } label { margin-right: 1.2em; } .note { color: #5b6773; }
 </style></head><body><h1>spineimg batch</h1>
 """
@@ -83,6 +87,7 @@ def _row(row: LedgerRow, vertebrae: Vertebrae, figure: str | None) -> str:
 def _vertebra(one: Mapping[str, Any]) -> str:
     mean = "not measured" if one["mean_hu"] is None else f"{one['mean_hu']:.1f}"
     role = f" {one['role']}" if one["role"] else ""
-    flag = f", {_WORDS[one['flag.call']]}" if one["flag.call"] else ""
+    call = one["flag.call"]
+    flag = f' <span class="{call}">{_SHAPES[call]} {_WORDS[call]}</span>' if call else ""
     notes = f' <span class="note">{escape(one["notes"].replace(";", ", "))}</span>' if one["notes"] else ""
-    return f"{one['level']}{role}: {mean}{flag}{notes}"
+    return f"<b>{one['level']}</b>{role}: {mean}{flag}{notes}"
