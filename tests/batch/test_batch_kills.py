@@ -78,10 +78,24 @@ def assert_same(out: Path, undisturbed: Path) -> None:
 def test_a_dozen_kills_lose_nothing(root: Path, many: Path, undisturbed: Path, tmp_path: Path) -> None:
     """SIGKILL of the main process, then of workers, at random moments. Planted: the ledger's row written before the
     result; seen red."""
-    out, rng = tmp_path / "out", random.Random(7)
-    for number in range(MAIN_KILLS):
+    disturb(root, many, tmp_path / "out", random.Random(7), (MAIN_KILLS, WORKER_KILLS))
+    assert_same(tmp_path / "out", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_two_hundred_kills_lose_nothing(root: Path, many: Path, undisturbed: Path, tmp_path: Path, seed: int) -> None:
+    """As above, ten kills in each of twenty runs."""
+    disturb(root, many, tmp_path / "out", random.Random(1000 + seed), (6, 4))
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def disturb(root: Path, many: Path, out: Path, rng: random.Random, kills: tuple[int, int]) -> None:
+    """Kills the main process and then workers, so many times each, and lets the run end."""
+    main_kills, worker_kills = kills
+    for number in range(main_kills):
         main = s.start(root, many, out)
-        reached = number * CASES // (2 * MAIN_KILLS)
+        reached = number * CASES // (2 * main_kills)
         s.eventually(lambda: rows_of(out) > reached or main.poll() is not None)  # noqa: B023 - called at once
         time.sleep(rng.uniform(0, 0.03))
         workers = s.children(main.pid)
@@ -95,7 +109,7 @@ def test_a_dozen_kills_lose_nothing(root: Path, many: Path, undisturbed: Path, t
     before = rows_of(out)
     assert before < CASES
     main = s.start(root, many, out)
-    for _ in range(WORKER_KILLS):
+    for _ in range(worker_kills):
         reached = rows_of(out)
         s.eventually(lambda: rows_of(out) > reached or main.poll() is not None)  # noqa: B023
         workers = s.children(main.pid)
@@ -107,7 +121,6 @@ def test_a_dozen_kills_lose_nothing(root: Path, many: Path, undisturbed: Path, t
     failed = [row["reason"] for row in s.ledger(out).values() if row["status"] != "done"]
     assert all(reason.startswith("killed its worker 2 times: signal SIGKILL") for reason in failed)
     s.run(root, many, out, retry=True)
-    assert_same(out, undisturbed)
 
 
 def test_a_case_that_hangs_fails_and_the_run_goes_on(root: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>spineimg batch</title><style>
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; color: #16202b; background: #fff; }
 table { border-collapse: collapse; table-layout: fixed; width: 100%; overflow-wrap: anywhere; }
-th:nth-child(1) { width: 14%; } th:nth-child(2) { width: 22%; } th:nth-child(3) { width: 36%; } th, td { text-align: left; vertical-align: top; padding: .4em .8em;
+th:nth-child(1) { width: 14%; } th:nth-child(2) { width: 22%; } th:nth-child(3) { width: 36%; }
+th, td { text-align: left; vertical-align: top; padding: .4em .8em;
 border-bottom: 1px solid #cdd3d9; } th { position: sticky; top: 0; background: #eef1f4; }
 td.hu { font-variant-numeric: tabular-nums; } img { max-width: 100%; max-height: 20em; display: block; }
 .below { color: #b3261e; } .indeterminate { color: #8a5a00; } .not_below { color: #005a9c; } [class$=below],
@@ -90,4 +91,4 @@ def _vertebra(one: Mapping[str, Any]) -> str:
     call = one["flag.call"]
     flag = f' <span class="{call}">{_SHAPES[call]} {_WORDS[call]}</span>' if call else ""
     notes = f' <span class="note">{escape(one["notes"].replace(";", ", "))}</span>' if one["notes"] else ""
-    return f"<b>{one['level']}</b>{role}: {mean}{flag}{notes}"
+    return f"<b>{one['level']}{role}: {mean}</b>{flag}{notes}"
