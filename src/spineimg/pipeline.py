@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spineimg.anatomy import order
+from spineimg.anatomy import Status, order
 from spineimg.cutoffs import PUBLISHED, Cutoff, for_role
 from spineimg.errors import RoiError, SeriesError
+from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
-from spineimg.rois import Ellipse, RoiSet, VertebraRoi
+from spineimg.rois import Ellipse, LabelVolume, MaskRoi, RoiSet, VertebraRoi
 from spineimg.vertebra.flags import FlagSettings, Subject, flag
 from spineimg.vertebra.hu import HuSettings, SliceHU, VertebraHU, measure
 from spineimg.vertebra.quality import acquisition_notes
 from spineimg.volume import CTVolume, Verdict
+
+if TYPE_CHECKING:
+    from spineimg.implants.given import GivenScrew
+    from spineimg.implants.levels import KnownVertebra
+    from spineimg.implants.model import Progress
+    from spineimg.implants.screen import ScreenSettings
 
 PLANES = ("endplate", "scanner")
 
@@ -44,8 +52,7 @@ def assess(
     vertebra that cannot be measured stays in the result, its numbers None and a note saying why.
     """
     if volume.verdict is Verdict.REFUSED:
-        why = "; ".join(f"{note.code}: {note.text}" for note in volume.notes) or "its geometry was refused"
-        raise SeriesError(f"series {volume.series.name} cannot be measured: {why}")
+        raise SeriesError(_refusal(volume))
     if plane not in PLANES:
         raise RoiError(f"the plane must be one of {', '.join(PLANES)}, found {plane!r}")
     chosen = settings or Settings()
@@ -65,7 +72,86 @@ def assess(
         vertebrae=vertebrae,
         notes=(*volume.notes, *of_case),
         settings={**asdict(chosen), "plane": plane, "cutoffs": [asdict(cutoff) for cutoff in cutoffs]},
+        reader=rois.reader,
     )
+
+
+def screen(
+    volume: CTVolume,
+    rois: RoiSet | None = None,
+    *,
+    screws: Sequence[GivenScrew] = (),
+    progress: Progress | None = None,
+    settings: ScreenSettings | None = None,
+) -> CaseResult:
+    """Screws and rods of a scan after surgery, the lucent zone around each screw, and the grade.
+
+    rois: names the levels, by clicks, ellipses or labels; nothing in it is measured. screws: marked by hand instead of
+    found. progress: called with 0-1 and what is under way; cancels by raising. Raises SeriesError for a series whose
+    geometry does not allow measuring.
+    """
+    if volume.verdict is Verdict.REFUSED:
+        raise SeriesError(_refusal(volume))
+    from spineimg.implants.screen import ScreenSettings, screen_implants  # SciPy is not loaded for HU alone
+
+    chosen = settings or ScreenSettings()
+    known = known_vertebrae(rois) if rois is not None else ()
+    tumours = tuple(roi.level for roi in rois.vertebrae if roi.status is Status.TUMOUR) if rois is not None else ()
+    found = screen_implants(
+        volume, shafts=screws, vertebrae=known, tumour_levels=tumours, progress=progress, settings=chosen
+    )
+    return CaseResult(
+        series=volume.series,
+        n_slices=volume.geometry.shape[0],
+        spacing_mm=volume.geometry.spacing_mm,
+        acquisition=volume.acquisition,
+        vertebrae=(),
+        notes=(*volume.notes, *found.notes),
+        settings=asdict(chosen),
+        implants=found,
+    )
+
+
+def known_vertebrae(rois: RoiSet) -> tuple[KnownVertebra, ...]:
+    """Where the vertebrae of a ROI set are: at their clicks, the middle of their ellipses, or the middle of a label."""
+    from spineimg.implants.levels import KnownVertebra
+
+    found = []
+    for roi in rois.vertebrae:
+        if roi.ellipses:
+            center = np.mean([ellipse.center_lps_mm for ellipse in roi.ellipses], axis=0)
+            normal = roi.ellipses[0].normal_lps
+            found.append(KnownVertebra(roi.level, center, normal if normal[2] > 0 else -normal))
+        elif roi.center_lps_mm is not None:
+            found.append(KnownVertebra(roi.level, roi.center_lps_mm))
+    masks = [(roi.level, roi.mask) for roi in rois.vertebrae if roi.mask is not None and not roi.ellipses]
+    by_file: dict[int, list[tuple[str, MaskRoi]]] = {}
+    for level, mask in masks:
+        by_file.setdefault(id(mask.labels), []).append((level, mask))
+    for group in by_file.values():
+        centers = label_centers(group[0][1].labels)
+        found += [KnownVertebra(level, centers[mask.label]) for level, mask in group if mask.label in centers]
+    return tuple(found)
+
+
+def label_centers(labels: LabelVolume) -> dict[int, FloatArray]:
+    """Label -> (3,) LPS mm of the mean of its voxels. Raises PixelError."""
+    sums: dict[int, FloatArray] = {}
+    for k in range(labels.geometry.shape[0]):
+        values = labels.source.read(k)
+        rows, columns = np.nonzero(values > 0)
+        if not len(rows):
+            continue
+        here = values[rows, columns].astype(np.intp)
+        index = np.column_stack([np.full(len(rows), k), rows, columns, np.ones(len(rows))])
+        for label in np.unique(here).tolist():
+            sums[label] = sums.get(label, np.zeros(4)) + index[here == label].sum(axis=0)
+    return {label: labels.geometry.lps_at(total[:3] / total[3]) for label, total in sums.items()}
+
+
+def _refusal(volume: CTVolume) -> str:
+    why = "; ".join(f"{note.code}: {note.text}" for note in volume.notes) or "its geometry was refused"
+    return f"series {volume.series.name} cannot be measured: {why}"
 
 
 def used_rois(rois: RoiSet, result: CaseResult) -> RoiSet:
@@ -112,7 +198,7 @@ def _result(
         subject = Subject(roi.level, role, hu.mean_hu, roi.status, roi.confirmed)
         cutoff = for_role(cutoffs, role)
         found = flag(subject, volume.acquisition, (*hu.notes, *notes), cutoff, settings.flags)
-    return VertebraResult(roi.level, role, roi.confirmed, hu, found, notes)
+    return VertebraResult(roi.level, role, roi.confirmed, hu, found, notes, roi.status)
 
 
 def _disorder(asked: Sequence[VertebraRoi], measured: Sequence[VertebraHU]) -> dict[int, tuple[Note, ...]]:

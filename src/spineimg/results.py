@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spineimg.anatomy import Role
+from spineimg.anatomy import Role, Status
 from spineimg.implants.model import ImplantScreen
 from spineimg.notes import Note
 from spineimg.vertebra.flags import Flag
@@ -27,6 +27,7 @@ class VertebraResult:
     hu: VertebraHU
     flag: Flag | None
     notes: tuple[Note, ...] = ()
+    status: Status | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +45,4 @@ class CaseResult:
     notes: tuple[Note, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     implants: ImplantScreen | None = None
+    reader: str | None = None

@@ -164,12 +164,12 @@ def _row(sheet: Sheet, top: float, volume: CTVolume, result: CaseResult, vertebr
     for i, (view, picture) in enumerate(zip(all_views, pictures, strict=True)):
         sheet.text(left, top + 2, titles[i], 11, bold=True)
         width = _PANEL * view.size_mm[0] / view.size_mm[1]
-        axes = _panel(sheet, (left, top + _TITLE, width, _PANEL), view, picture)
+        axes = panel(sheet, (left, top + _TITLE, width, _PANEL), view, picture)
         if i < 2:
-            _planes(axes, view, all_views[2:], vertebra.hu.slices)
+            plane_lines(axes, view, all_views[2:], vertebra.hu.slices)
             _levels(axes, view, result, vertebra)
         else:
-            _outline(axes, view, vertebra.hu.slices[i - 2])
+            outline(axes, view, vertebra.hu.slices[i - 2])
             _caption(sheet, left, top + _TITLE + _PANEL + 4, vertebra.hu.slices[i - 2])
         left += width + _BETWEEN
 
@@ -233,7 +233,7 @@ def _minus(number: str) -> str:
 # -- panels -----------------------------------------------------------------------------------------------------------
 
 
-def _panel(
+def panel(
     sheet: Sheet,
     place: tuple[float, float, float, float],
     view: View,
@@ -263,14 +263,15 @@ def _panel(
         (0.5, edge, "center", "bottom"),
     )
     for (x, y, ha, va), name in zip(spots, view.letters, strict=True):
-        _label(axes, x, y, name, 11, ha=ha, va=va, transform=axes.transAxes)
+        label(axes, x, y, name, 11, ha=ha, va=va, transform=axes.transAxes)
     start, bar = -width / 2 + 4, height / 2 - 4
-    axes.plot([start, start + 20], [bar, bar], color="white", linewidth=2.5, path_effects=_shadow())
-    _label(axes, start, bar - 2, "20 mm", 8, ha="left", va="bottom")
+    length = 20 if width > 40 else 10
+    axes.plot([start, start + length], [bar, bar], color="white", linewidth=2.5, path_effects=shadow())
+    label(axes, start, bar - height / 50, f"{length} mm", 8, ha="left", va="bottom")
     return axes
 
 
-def _planes(axes: Any, view: View, planes: Sequence[View], slices: Sequence[SliceHU]) -> None:
+def plane_lines(axes: Any, view: View, planes: Sequence[View], slices: Sequence[SliceHU]) -> None:
     """A numbered line where each measured plane cuts the view, thick as far as its ellipse reaches."""
     numbers = []
     for number, (plane, one) in enumerate(zip(planes, slices, strict=True), start=1):
@@ -281,14 +282,14 @@ def _planes(axes: Any, view: View, planes: Sequence[View], slices: Sequence[Slic
         reach = _reach(one, along[0] * view.right_lps + along[1] * view.down_lps)
         for half, width in ((max(_LINE_MM, reach), 1.2), (reach, 3.2)):
             ends = np.stack([middle - half * along, middle + half * along], axis=1)
-            axes.plot(*ends, color=_PLANE, linewidth=width, solid_capstyle="butt", path_effects=_shadow(width + 1))
+            axes.plot(*ends, color=_PLANE, linewidth=width, solid_capstyle="butt", path_effects=shadow(width + 1))
         start = middle - max(_LINE_MM, reach) * along
         numbers.append((float(start[1]), float(start[0]), str(number)))
     numbers.sort()
     heights = spread([y for y, _, _ in numbers], gap=5.0)
     for (_, x, words), y in zip(numbers, heights, strict=True):
         if abs(y) < view.size_mm[1] / 2 - 8:
-            _label(axes, max(x - 1.5, 11 - view.size_mm[0] / 2), y, words, 10, ha="right", va="center", color=_PLANE)
+            label(axes, max(x - 1.5, 11 - view.size_mm[0] / 2), y, words, 10, ha="right", va="center", color=_PLANE)
 
 
 def _cut(view: View, plane: View) -> tuple[FloatArray, FloatArray] | None:
@@ -333,17 +334,17 @@ def _levels(axes: Any, view: View, result: CaseResult, vertebra: VertebraResult)
     found.sort()
     for (_, level), height in zip(found, spread([y for y, _ in found], gap=6.0), strict=True):
         mine = level == vertebra.level
-        _label(axes, view.size_mm[0] / 2 - 9, height, level, 10.5 if mine else 9.5, ha="right", va="center", bold=mine)
+        label(axes, view.size_mm[0] / 2 - 9, height, level, 10.5 if mine else 9.5, ha="right", va="center", bold=mine)
 
 
-def _outline(axes: Any, view: View, one: SliceHU) -> None:
+def outline(axes: Any, view: View, one: SliceHU) -> None:
     """The ellipse that was measured; of a mask, whose outline is not recorded, a cross at its centre."""
     x, y = view.on_view(one.center_lps_mm)
-    axes.plot([x], [y], marker="+", color=_ELLIPSE, markersize=9, markeredgewidth=1.4, path_effects=_shadow(2.5))
+    axes.plot([x], [y], marker="+", color=_ELLIPSE, markersize=9, markeredgewidth=1.4, path_effects=shadow(2.5))
     if one.u_lps is None or one.v_lps is None or one.semi_axes_mm is None:
         return
     edge = ellipse_points(one)
-    axes.plot(*view.on_view(edge).T, color=_ELLIPSE, linewidth=1.8, path_effects=_shadow(3.0))
+    axes.plot(*view.on_view(edge).T, color=_ELLIPSE, linewidth=1.8, path_effects=shadow(3.0))
 
 
 def ellipse_points(one: SliceHU, count: int = 90) -> FloatArray:
@@ -356,10 +357,10 @@ def ellipse_points(one: SliceHU, count: int = 90) -> FloatArray:
     return np.asarray(np.asarray(one.center_lps_mm) + around)
 
 
-def _label(axes: Any, x: float, y: float, words: str, size: float, *, bold: bool = True, **style: Any) -> None:
-    style = {"color": "white", "path_effects": _shadow(2.5)} | style
+def label(axes: Any, x: float, y: float, words: str, size: float, *, bold: bool = True, **style: Any) -> None:
+    style = {"color": "white", "path_effects": shadow(2.5)} | style
     axes.text(x, y, drawable(words, bold=bold), **letters(size, bold=bold), **style)
 
 
-def _shadow(width: float = 4.0) -> list[Any]:
+def shadow(width: float = 4.0) -> list[Any]:
     return [withStroke(linewidth=width * DPI / 100, foreground=INK)]

@@ -39,6 +39,7 @@ def result_to_dict(result: CaseResult, created: datetime) -> dict[str, Any]:
     plain: dict[str, Any] = _plain(
         {
             "schema": RESULT_SCHEMA,
+            **({"reader": result.reader} if result.reader is not None else {}),
             "series": _series(result.series, result.n_slices, result.spacing_mm),
             **identity,
             "acquisition": _acquisition(result.acquisition),
@@ -97,6 +98,7 @@ def _vertebra(vertebra: VertebraResult) -> dict[str, Any]:
         "level": vertebra.level,
         "role": vertebra.role,
         "confirmed": vertebra.confirmed,
+        **({"status": vertebra.status} if vertebra.status is not None else {}),
         "mean_hu": hu.mean_hu,
         "pooled_mean_hu": hu.pooled_mean_hu,
         "median_hu": hu.median_hu,
