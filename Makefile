@@ -1,5 +1,5 @@
 # Each target works alone from a clean clone: it makes .venv and installs what it needs, once.
-.PHONY: demo test lint unit validate bench clean
+.PHONY: demo napari test lint unit plugin validate bench screenshots clean
 BIN := .venv/bin
 PYTEST_ARGS ?=
 
@@ -7,7 +7,12 @@ demo:
 	@tools/setup.sh run
 	$(BIN)/spineimg demo
 
-test: lint unit
+# Starts napari with the plugin; CT folders are opened by dragging them onto its window.
+napari:
+	@tools/setup.sh napari
+	$(BIN)/napari --with napari-spineimg
+
+test: lint unit plugin
 
 lint:
 	@tools/setup.sh test
@@ -19,6 +24,18 @@ lint:
 unit:
 	@tools/setup.sh test
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
+
+# The plugin's tests need a window: a virtual screen, where xvfb-run is there.
+plugin:
+	@tools/setup.sh test
+	@if command -v xvfb-run >/dev/null 2>&1; then \
+	  LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m pytest plugins/napari_spineimg/tests; \
+	else echo "plugin: xvfb-run is missing (package xvfb), the plugin's tests are left out" >&2; fi
+
+# Pictures of the plugin for README and docs.
+screenshots:
+	@tools/setup.sh test
+	LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python tools/screenshots.py
 
 # Writes docs/validation.md: accuracy on phantoms and real scans, peers measured in the same run.
 validate:

@@ -1,25 +1,32 @@
-"""Makes the sample study again: `python sample_data/make.py`. One seed, one study, byte for byte (with the same
-versions of the DICOM and JPEG-LS libraries)."""
+"""Makes the sample studies again: `python sample_data/make.py [preop|postop]`. One seed, one study, byte for byte (with
+the same versions of the DICOM and JPEG-LS libraries). The post-operative one takes about a minute."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 from spineimg.phantom import write_study
 
 HERE = Path(__file__).parent
-RECIPE, SEED = "preop", 0
+RECIPES, SEED = ("preop", "postop"), 0
+
+
+def make(recipe: str) -> None:
+    """Replaces the folder of one recipe."""
+    target = HERE / recipe
+    fresh = HERE / f"{recipe}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    write_study(fresh, recipe, SEED)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
 
 
 def main() -> None:
-    """Replaces the folder `preop`."""
-    target = HERE / RECIPE
-    fresh = HERE / f"{RECIPE}.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    write_study(fresh, RECIPE, SEED)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    """Makes the recipes that were named, or both."""
+    for recipe in sys.argv[1:] or RECIPES:
+        make(recipe)
 
 
 if __name__ == "__main__":

@@ -112,6 +112,46 @@ def screen(
     )
 
 
+def assess_and_screen(volume: CTVolume, rois: RoiSet) -> CaseResult:
+    """Vertebral HU and the implant screen of one scan. A vertebra that holds a screw is measured, never flagged."""
+    screened = screen(volume, rois)
+    found = screened.implants
+    held = {screw.level for screw in found.screws} if found is not None else set()
+    marked = tuple(
+        replace(roi, status=Status.INSTRUMENTED) if roi.level in held and roi.status is None else roi
+        for roi in rois.vertebrae
+    )
+    result = assess(volume, replace(rois, vertebrae=marked))
+    return replace(
+        result,
+        notes=tuple(dict.fromkeys((*result.notes, *screened.notes))),
+        settings={**result.settings, "implants": dict(screened.settings)},
+        implants=found,
+    )
+
+
+def found_rois(volume: CTVolume) -> RoiSet:
+    """A click in every vertebra that is found and can be named without a person, its name unconfirmed.
+
+    Raises SeriesError for a series whose geometry does not allow measuring, RoiError when none can be named.
+    """
+    if volume.verdict is Verdict.REFUSED:
+        raise SeriesError(_refusal(volume))
+    from spineimg.vertebra.body import BodyNotFoundError
+    from spineimg.vertebra.naming import name_spine
+
+    try:
+        named = name_spine(volume)
+    except BodyNotFoundError as error:
+        raise RoiError(f"no vertebra was found: {error}") from error
+    if not named.vertebrae:
+        raise RoiError(
+            f"{len(named.unnamed)} vertebrae were found, but {named.notes[0].text}: name one with "
+            "spineimg levels --seed LEVEL=x,y,z --json FILE and measure that file with --rois"
+        )
+    return named.rois()
+
+
 def known_vertebrae(rois: RoiSet) -> tuple[KnownVertebra, ...]:
     """Where the vertebrae of a ROI set are: at their clicks, the middle of their ellipses, or the middle of a label."""
     from spineimg.implants.levels import KnownVertebra

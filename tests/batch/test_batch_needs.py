@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spineimg.batch import pools
@@ -126,3 +128,35 @@ def test_workers_that_slurm_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def _command(path: Path, script: str) -> None:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+# -- vertebrae that nobody placed, implants ---------------------------------------------------------------------------
+
+
+def test_vertebrae_are_found_and_implants_screened(tmp_path: Path) -> None:
+    """Planted: the level of the row ignored; all vertebrae were then in the table."""
+    study = Path(__file__).parents[2] / "sample_data" / "preop"
+    table = s.table(tmp_path / "cases.csv", [{"case": "one", "path": "ct", "level": "L4", "role": "LIV"}], COLUMNS)
+    settings = BatchSettings(workers=1, search=True, implants=True)
+    summary = run_batch(study, table, tmp_path / "out", settings, quiet=True)
+    assert summary.n_done == 1
+    (result,) = s.results(tmp_path / "out").values()
+    (vertebra,) = result["vertebrae"]
+    truth = json.loads((study / "truth.json").read_text())["levels"]
+    (true,) = [one for one in truth if one["level"] == "L4"]
+    assert (vertebra["level"], vertebra["role"], vertebra["confirmed"]) == ("L4", "LIV", False)
+    assert np.linalg.norm(np.subtract(vertebra["slices"][1]["center"], true["center"])) < 5
+    assert result["screws"] == []
+    assert result["grade"]["text"] != "implants were not screened"
+
+
+COLUMNS = ("case", "path", "level", "role")
+
+
+def test_a_case_without_vertebrae_needs_leave(tmp_path: Path) -> None:
+    table = s.table(tmp_path / "cases.csv", [{"case": "one", "path": "ct", "level": "", "role": ""}], COLUMNS)
+    with pytest.raises(SpineImgError, match="line 2: level is empty"):
+        read_cases(table, tmp_path)
+    (case,) = read_cases(table, tmp_path, may_search=True).cases
+    assert case.searched
+    assert case.wanted == ()

@@ -65,6 +65,11 @@ class Case:
     wanted: tuple[Wanted, ...]
 
     @property
+    def searched(self) -> bool:
+        """Nothing says where the vertebrae are."""
+        return self.rois is None and self.mask is None and all(one.center_lps_mm is None for one in self.wanted)
+
+    @property
     def fingerprint(self) -> str:
         """Changes when the table asks for something else. Independent of the row's place and of where ROOT lies."""
         wanted = [(one.level, one.role, one.center_lps_mm) for one in self.wanted]
@@ -95,10 +100,13 @@ class _Row:
         return self.cells.get(name, "")
 
 
-def read_cases(path: Path, root: Path, columns: Mapping[str, str] | None = None) -> CaseTable:
-    """The cases of a CSV file. columns: our name -> the table's, where it has others; then what is unknown is ignored.
+def read_cases(
+    path: Path, root: Path, columns: Mapping[str, str] | None = None, *, may_search: bool = False
+) -> CaseTable:
+    """The cases of a CSV file.
 
-    Raises SpineImgError with the line of the first row that cannot be understood."""
+    columns: our name -> the table's, where it has others; then what is unknown is ignored. may_search: a case need not
+    say where its vertebrae are. Raises SpineImgError with the line of the first row that cannot be understood."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -114,7 +122,7 @@ def read_cases(path: Path, root: Path, columns: Mapping[str, str] | None = None)
         groups: dict[str, list[_Row]] = {}
         for row in used:
             groups.setdefault(_name(row), []).append(row)
-        cases = tuple(_case(name, group, (root, path.parent)) for name, group in groups.items())
+        cases = tuple(_case(name, group, (root, path.parent), may_search) for name, group in groups.items())
     except _TableError as error:
         raise SpineImgError(f"{path}, {error}") from None
     if not cases:
@@ -230,7 +238,7 @@ def _name(row: _Row) -> str:
 # -- cases ------------------------------------------------------------------------------------------------------------
 
 
-def _case(name: str, rows: Sequence[_Row], bases: tuple[Path, Path]) -> Case:
+def _case(name: str, rows: Sequence[_Row], bases: tuple[Path, Path], may_search: bool) -> Case:
     first = rows[0]
     for row in rows:
         for column in ("path", "rois", "mask"):
@@ -248,7 +256,8 @@ def _case(name: str, rows: Sequence[_Row], bases: tuple[Path, Path]) -> Case:
     for file in (rois, mask):
         if file and _is_ambiguous(bases[0] / file, bases[1] / file):
             raise _TableError(first.line, f"{file} lies in ROOT and beside the table: give the whole path of one")
-    wanted = _all_wanted(rows, from_file=bool(rois or mask))
+    placed = bool(rois or mask) or not may_search or any(row[name] for row in rows for name in _POINT)
+    wanted = _all_wanted(rows, from_file=bool(rois or mask) or not placed)
     is_uid = _UID.fullmatch(path) and not os.path.exists(bases[0] / path)  # noqa: PTH110 - takes any name
     uid = path if is_uid else None
     case = Case(name, first.line, path, uid, rois or None, mask or None, wanted)

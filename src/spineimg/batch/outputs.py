@@ -92,18 +92,25 @@ class RunFolder:
         return content
 
     def write_measurements(self, cases: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-        """`measurements.csv` and `.parquet` of these cases, in this order. Returns what the page shows of each case."""
+        """`measurements.csv` and `.parquet` of these cases, in this order, and `screws.csv` where there are screws.
+
+        Returns what the page shows of each case.
+        """
         from pyarrow import parquet
 
+        from spineimg.export.implants import SCREW_COLUMNS, screw_rows
         from spineimg.export.table import rows, write_table
 
         schema = _schema()
+        screws: list[dict[str, Any]] = []
         shown: dict[str, list[dict[str, Any]]] = {}
 
         def all_rows(writer: parquet.ParquetWriter) -> Iterator[dict[str, Any]]:
             group: list[dict[str, Any]] = []
             for case in cases:
-                of_case = rows(self.read_result(case), case)
+                result = self.read_result(case)
+                of_case = rows(result, case)
+                screws.extend(screw_rows(result, case))
                 shown[case] = [{name: row[name] for name in _SHOWN} for row in of_case]
                 group += of_case
                 yield from of_case
@@ -117,6 +124,8 @@ class RunFolder:
             parquet.ParquetWriter(handle, schema, compression="zstd") as writer,
         ):
             write_table(self.path / "measurements.csv", all_rows(writer))
+        if screws or (self.path / "screws.csv").exists():
+            write_table(self.path / "screws.csv", screws, SCREW_COLUMNS)
         return shown
 
     def figures(self, cases: Iterable[str]) -> dict[str, str]:

@@ -34,7 +34,7 @@ _LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
-    """How a run is done. Nothing here changes a number."""
+    """How a run is done, and what is done beside vertebral HU."""
 
     workers: int | None = field(
         default=None,
@@ -91,6 +91,24 @@ class BatchSettings:
             "help": "(our name, the table's name) of columns.",
         },
     )
+    search: bool = field(
+        default=False,
+        metadata={
+            "unit": "",
+            "range": (False, True),
+            "source": "contract: --levels auto",
+            "help": "Find and name the vertebrae of cases that do not say where they are; names are unconfirmed.",
+        },
+    )
+    implants: bool = field(
+        default=False,
+        metadata={
+            "unit": "",
+            "range": (False, True),
+            "source": "contract: --implants",
+            "help": "Screen implants too; a case may then be without vertebrae.",
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +153,8 @@ def run_batch(
     if find_spec("pyarrow") is None:
         raise SpineImgError("measurements.parquet needs pyarrow: pip install pyarrow")
     root, table, out = (Path(os.path.abspath(path)) for path in (root, table, out))  # noqa: PTH100 - keeps links
-    cases = read_cases(table, root, dict(chosen.columns))
+    may_search = chosen.search or chosen.implants
+    cases = read_cases(table, root, dict(chosen.columns), may_search=may_search)
     with held(out), Ledger.open(out / "ledger.csv") as ledger:
         folder = RunFolder(out, file_stems([*(case.name for case in cases.cases), *ledger.rows]))
         folder.prepare(figures=chosen.figures)
@@ -171,7 +190,10 @@ def _manifest(
     folder: RunFolder, ledger: Ledger, cases: CaseTable, inputs: tuple[Path, Path], settings: BatchSettings
 ) -> dict[str, Any]:
     """The manifest of this run. Raises SpineImgError when the ledger's rows were made from something else."""
-    options = {name: getattr(settings, name) for name in ("workers", "scheduler", "timeout_s", "figures", "columns")}
+    options = {
+        name: getattr(settings, name)
+        for name in ("workers", "scheduler", "timeout_s", "figures", "columns", "search", "implants")
+    }
     manifest = new_manifest(*inputs, cases.sha256, options)
     done = {row.case for row in ledger.rows.values() if row.status is CaseStatus.DONE}
     earlier = read_manifest(folder.manifest) if ledger.rows else None
@@ -195,6 +217,10 @@ def _manifest(
 
 def _check_same_run(folder: RunFolder, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     """One table must not mix programs, settings or trees. Raises SpineImgError when it would."""
+    for name, option in (("search", "--levels auto"), ("implants", "--implants")):
+        if earlier["options"].get(name, False) != now["options"][name]:
+            raise SpineImgError(f"{folder.path} was begun {'without' if now['options'][name] else 'with'} {option}: "
+                                "choose another --out, so that one table does not mix the two")  # fmt: skip
     for name in ("spineimg", "root", "settings"):
         own = json.loads(json.dumps(now[name]))  # tuples have become lists in the file
         if earlier.get(name) != own:
@@ -233,7 +259,10 @@ def _jobs(
     def job(case: Case) -> Job:
         files = (str(root / case.path),) if case.uid is None else tuple(by_uid[case.uid.split("#")[0]])
         rois, mask = (None if name is None else located(name, root, table) for name in (case.rois, case.mask))
-        return Job(case, files, rois, mask, settings.figures, headers=cache.of(files))
+        return Job(
+            case, files, rois, mask, settings.figures,
+            headers=cache.of(files), implants=settings.implants, search=settings.search,
+        )  # fmt: skip
 
     return map(job, cases)
 

@@ -40,6 +40,7 @@ class Job:
 
     files: the folder or file to open, or all files of the case's SeriesInstanceUID. memory_bytes: most that the
     process may allocate, None for no limit. headers: those of its files that were read before.
+    implants: screen them too. search: find the vertebrae of a case that does not say where they are.
     """
 
     case: Case
@@ -49,6 +50,8 @@ class Job:
     figure: bool = False
     memory_bytes: int | None = None
     headers: tuple[Entry, ...] = ()
+    implants: bool = False
+    search: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +89,12 @@ def measure_case(job: Job) -> Answer:
 
 def _measured(job: Job, known: KnownHeaders) -> Answer:
     from spineimg.export.json import result_to_dict
-    from spineimg.pipeline import assess
+    from spineimg.pipeline import assess, assess_and_screen
 
-    rois = _rois(job)
+    rois = None if job.case.searched else _rois(job, None)
     volume = _volume(job, known)
-    result = assess(volume, rois)
+    rois = rois or _rois(job, volume)
+    result = assess_and_screen(volume, rois) if job.implants else assess(volume, rois)
     described = result_to_dict(result, datetime.now(UTC))
     document = {"schema": described.pop("schema"), "case": job.case.name, **described}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -111,11 +115,13 @@ def _volume(job: Job, known: KnownHeaders) -> CTVolume:
     return choose(scan(job.files, read=known.read), job.case.uid or job.files[0], job.case.uid).volume()
 
 
-def _rois(job: Job) -> RoiSet:
-    """The ROIs of the case's file, cut down to the levels that the table names, or the table's clicks."""
+def _rois(job: Job, volume: CTVolume | None) -> RoiSet:
+    """The ROIs of the case's file or of the vertebrae that are found in the volume, cut down to the levels that the
+    table names; or the table's clicks."""
     from spineimg.anatomy import Construct
     from spineimg.io.masks import rois_from_mask
     from spineimg.io.rois import read_rois
+    from spineimg.pipeline import found_rois
     from spineimg.rois import RoiSet, VertebraRoi
 
     wanted, ends = job.case.wanted, job.case.construct()
@@ -123,6 +129,8 @@ def _rois(job: Job) -> RoiSet:
         found = read_rois(job.rois)
     elif job.mask is not None:
         found = rois_from_mask(job.mask)
+    elif volume is not None:
+        found = found_rois(volume) if job.search else RoiSet(())
     else:
         found = RoiSet(tuple(VertebraRoi(one.level, _array(one.center_lps_mm)) for one in wanted))
     by_level = {roi.level: roi for roi in found.vertebrae}

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from spineimg import __version__
-from spineimg.cli import measuring, studies  # noqa: F401  # each registers its verbs, in the order of the help
+from spineimg.cli import exchange, implants, measuring, network, reporting, spine, studies  # noqa: F401  # their verbs
 from spineimg.cli.shared import app
 from spineimg.errors import SpineImgError
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spineimg.cli.exchange import source_of, write_result
 from spineimg.cli.shared import (
     ContrastOption,
     IdsOption,
@@ -67,6 +68,7 @@ def hu(
     rois: Annotated[Path | None, file("ROI file (spineimg.rois/1).")] = None,
     mask: Annotated[Path | None, file("Label map with vertebrae (NIfTI, NRRD).")] = None,
     mask_labels: MaskLabelsOption = None,
+    levels: Annotated[str | None, typer.Option(metavar="all", help="Find and measure every vertebra.")] = None,
     series: SeriesOption = None,
     uiv: LevelOption = None,
     liv: LevelOption = None,
@@ -74,6 +76,7 @@ def hu(
     rois_out: Annotated[Path | None, file("Write the ROIs that were used.")] = None,
     csv: Annotated[Path | None, file("Write one row a vertebra.")] = None,
     figure: Annotated[Path | None, file("Draw planes and ROIs (PNG, PDF, SVG).")] = None,
+    dicom: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write SR, SEG and key image.")] = None,
     cutoffs: Annotated[Path | None, file("Your own cutoffs (TOML).")] = None,
     kvp: KvpOption = None,
     contrast: ContrastOption = None,
@@ -83,18 +86,29 @@ def hu(
     quiet: QuietOption = False,
 ) -> None:
     """Measure vertebral HU and hold the LIV against its cutoff."""
-    if (rois is None) == (mask is None):
-        raise typer.BadParameter("give either --rois FILE or --mask FILE")
+    if levels not in (None, "all"):
+        raise typer.BadParameter(f"--levels is all, not {levels}")
+    if (rois is not None) + (mask is not None or levels is not None) != 1:
+        raise typer.BadParameter("give either --rois FILE, --mask FILE or --levels all")
     if plane not in ("endplate", "scanner"):
         raise typer.BadParameter(f"--plane is endplate or scanner, not {plane}")
     from spineimg.io.opening import load, state
     from spineimg.pipeline import assess
 
-    stated = _stated(kvp, contrast, kernel)
-    wanted = _rois(rois, mask, mask_labels, uiv, liv)
+    stated = stated_acquisition(kvp, contrast, kernel)
     volume = state(load(path, series, keep_ids=keep_ids), stated)
+    wanted = named_rois(rois, mask, mask_labels, uiv, liv, volume)
+    if dicom is not None:
+        source_of(volume)  # a source that DICOM cannot name is refused before anything is written
     result = assess(volume, wanted, plane=plane, **_own_cutoffs(cutoffs))
-    _write_outputs(volume, result, wanted, case=_case(path), json=json, csv=csv, figure=figure, rois_out=rois_out)
+    if levels is not None and figure is not None:
+        from spineimg.cli.spine import draw_result
+
+        draw_result(volume, result, figure)
+        figure = None
+    _write_outputs(volume, result, wanted, case=case_name(path), json=json, csv=csv, figure=figure, rois_out=rois_out)
+    if dicom is not None:
+        write_result(dicom, volume, result, wanted.reader)
     if talks(json, quiet):
         from spineimg.export.text import result_view
 
@@ -183,8 +197,15 @@ def _reading(path: Path, source: Path | None, series: str | None) -> dict[str, A
 # -- steps of hu ------------------------------------------------------------------------------------------------------
 
 
-def _rois(rois: Path | None, mask: Path | None, mask_labels: str | None, uiv: str | None, liv: str | None) -> RoiSet:
-    """The ROIs of a file, with the construct of the command line over that of the file."""
+def named_rois(
+    rois: Path | None,
+    mask: Path | None,
+    mask_labels: str | None,
+    uiv: str | None,
+    liv: str | None,
+    volume: CTVolume | None = None,
+) -> RoiSet:
+    """The ROIs of a file, else of the vertebrae that are found in `volume`; the command line names the construct."""
     from dataclasses import replace
 
     from spineimg.anatomy import Construct, parse_level
@@ -197,9 +218,15 @@ def _rois(rois: Path | None, mask: Path | None, mask_labels: str | None, uiv: st
             except SpineImgError as error:
                 raise typer.BadParameter(f"--{name}: {error}") from error
     if rois is not None:
+        from spineimg.io.centroids import is_centroid_file, read_centroids
         from spineimg.io.rois import read_rois
 
-        found = read_rois(rois)
+        centroids = volume is not None and is_centroid_file(rois)
+        found = read_centroids(rois, volume.geometry) if centroids and volume is not None else read_rois(rois)
+    elif mask is None and volume is not None:
+        from spineimg.cli.spine import found_rois
+
+        found = found_rois(volume)
     else:
         from spineimg.io.masks import Convention, rois_from_mask
 
@@ -210,7 +237,7 @@ def _rois(rois: Path | None, mask: Path | None, mask_labels: str | None, uiv: st
     return replace(found, construct=construct)
 
 
-def _stated(kvp: float | None, contrast: str | None, kernel: str | None) -> Acquisition:
+def stated_acquisition(kvp: float | None, contrast: str | None, kernel: str | None) -> Acquisition:
     from spineimg.io.acquisition import sharpness
     from spineimg.volume import Acquisition, Sharpness
 
@@ -235,7 +262,7 @@ def _own_cutoffs(path: Path | None) -> dict[str, Any]:
     return {"cutoffs": load_cutoffs(path)}
 
 
-def _case(path: Path) -> str:
+def case_name(path: Path) -> str:
     """The case is named by its folder or file."""
     return path.resolve().name
 

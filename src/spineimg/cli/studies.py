@@ -31,6 +31,8 @@ def batch(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Ledger, measurements and results; run again to go on.")],
     workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Worker processes; one a core.")] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS|slurm", help="Use a Dask cluster.")] = None,
+    implants: Annotated[bool, typer.Option("--implants", help="Screen implants too.")] = False,
+    levels: Annotated[str | None, typer.Option(metavar="auto", help="Find vertebrae where no ROI is given.")] = None,
     columns: Annotated[str | None, typer.Option(metavar="OURS=THEIRS,…", help="Columns of a table of yours.")] = None,
     timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Longest time for one case.")] = 3600.0,
     retry: Annotated[bool, typer.Option("--retry", help="Do refused and failed cases again.")] = False,
@@ -48,7 +50,9 @@ def batch(
         names = tuple(parse_columns(columns).items())
     except SpineImgError as error:
         raise typer.BadParameter(str(error)) from error
-    settings = BatchSettings(workers, scheduler, timeout, retry, figures, names)
+    if levels not in (None, "auto"):
+        raise typer.BadParameter(f"--levels is auto, not {levels}")
+    settings = BatchSettings(workers, scheduler, timeout, retry, figures, names, levels is not None, implants)
     return run(root, cases, out, settings, strict=strict, quiet=quiet, json=json)
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from spineimg.anatomy import order, parse_level
 from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray
+from spineimg.io.segmentations import SegmentSource, is_dicom, read_segmentation
 from spineimg.io.volumes import GridSource, open_grid
 from spineimg.rois import LabelVolume, MaskRoi, RoiSet, VertebraRoi
 from spineimg.volume import HUArray
@@ -57,6 +58,8 @@ _LEVELS: dict[Convention, dict[int, str]] = {
         28: "T13",
     },
 }
+VERSE_LEVELS = _LEVELS[Convention.VERSE]
+"""Label -> level."""
 _FOREIGN_TO_VERSE = range(29, 100)
 """Labels that VerSe does not have. From 100 on, discs and endplates are numbered by some of its users."""
 
@@ -73,7 +76,7 @@ class _Patch:
 class LabelFile:
     """Slices of a label map in a file; each is checked for whole numbers from 0 on when it is read."""
 
-    def __init__(self, source: GridSource, path: Path) -> None:
+    def __init__(self, source: GridSource | SegmentSource, path: Path) -> None:
         self._source, self.path = source, path
 
     def read(self, k: int) -> HUArray:
@@ -90,11 +93,14 @@ class LabelFile:
 
 
 def open_labels(path: str | os.PathLike[str]) -> LabelVolume:
-    """A label map in a NIfTI, NRRD or MetaImage file, on its own lattice; voxels are read when asked for.
+    """A label map in a NIfTI, NRRD, MetaImage or DICOM SEG file, on its own lattice; voxels are read when asked for.
 
     Raises SeriesError and GeometryError for files that hold no volume.
     """
     path = Path(path)
+    if is_dicom(path):
+        geometry, segments, _ = read_segmentation(path)
+        return LabelVolume(geometry, LabelFile(segments, path), path.name)
     geometry, source = open_grid(path)
     return LabelVolume(geometry, LabelFile(source, path), path.name)
 
@@ -136,8 +142,7 @@ def rois_from_mask(
 
     Raises RoiError when a wanted level is not in the map or its numbering cannot be told, SeriesError, GeometryError.
     """
-    labels = open_labels(path)
-    found = vertebra_labels(labels, convention)
+    labels, found = _named_labels(Path(path), convention)
     if not found:
         raise RoiError(f"{labels.name}: none of its labels is a vertebra")
     wanted = list(found) if levels is None else sorted({parse_level(level) for level in levels}, key=order)
@@ -145,6 +150,21 @@ def rois_from_mask(
     if missing:
         raise RoiError(f"{labels.name}: has no label for {', '.join(missing)}, only for {', '.join(found)}")
     return RoiSet(tuple(VertebraRoi(level, mask=MaskRoi(labels, found[level])) for level in wanted))
+
+
+def _named_labels(path: Path, convention: str | None) -> tuple[LabelVolume, dict[str, int]]:
+    """The label map and level -> label; a DICOM SEG names its segments itself, which its places must not contradict."""
+    if not is_dicom(path):
+        labels = open_labels(path)
+        return labels, vertebra_labels(labels, convention)
+    geometry, segments, levels = read_segmentation(path)
+    labels = LabelVolume(geometry, LabelFile(segments, path), path.name)
+    patches = {label: p for label, p in _patches(labels).items() if p.volume_mm3 >= LEAST_VERTEBRA_MM3}
+    found = {level: levels[level] for level in sorted(levels, key=order) if levels[level] in patches}
+    wrong = _disorder(found, patches)
+    if wrong:
+        raise RoiError(f"{labels.name}: its segments are not named in the order of the spine: {wrong}")
+    return labels, found
 
 
 # -- numbering --------------------------------------------------------------------------------------------------------
@@ -174,7 +194,11 @@ def _doubt(convention: Convention, patches: Mapping[int, _Patch]) -> str:
 
 def _contradiction(convention: Convention, patches: Mapping[int, _Patch]) -> str:
     """Where the numbering goes against the places of the labels; empty when it does not."""
-    known = _by_level(convention, patches)
+    return _disorder(_by_level(convention, patches), patches)
+
+
+def _disorder(known: Mapping[str, int], patches: Mapping[int, _Patch]) -> str:
+    """Where levels go against the places of their labels; empty when they do not."""
     ways = {
         (upper, lower): patches[known[lower]].center_lps_mm - patches[known[upper]].center_lps_mm
         for upper, lower in pairwise(known)

@@ -5,8 +5,12 @@
 """
 
 from spineimg.phantom.imaging import Imaging
+from spineimg.phantom.implants import Lucency, RodSpec, ScrewSpec
 from spineimg.phantom.metal import MetalSpec
 from spineimg.phantom.model import Phantom, Storage
+from spineimg.phantom.postop import PostopSpec
+from spineimg.phantom.postop_variety import varied_postop
+from spineimg.phantom.projection import Beam
 from spineimg.phantom.recipes import RECIPES, Recipe, make_phantom, write_phantom, write_study
 from spineimg.phantom.spine import Change, SpineSpec
 from spineimg.phantom.truth import BodyTruth, PlaneTruth, body_truth, ellipses, roi_json, roi_set, truth_json
@@ -14,13 +18,18 @@ from spineimg.phantom.variety import varied_phantom
 
 __all__ = [
     "RECIPES",
+    "Beam",
     "BodyTruth",
     "Change",
     "Imaging",
+    "Lucency",
     "MetalSpec",
     "Phantom",
     "PlaneTruth",
+    "PostopSpec",
     "Recipe",
+    "RodSpec",
+    "ScrewSpec",
     "SpineSpec",
     "Storage",
     "body_truth",
@@ -30,6 +39,7 @@ __all__ = [
     "roi_set",
     "truth_json",
     "varied_phantom",
+    "varied_postop",
     "write_phantom",
     "write_study",
 ]

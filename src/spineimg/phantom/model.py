@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,18 +19,19 @@ from spineimg.phantom.assembly import (
     trabecular,
     vessel_parts,
 )
-from spineimg.phantom.imaging import Imaging, blur_filter, lattice, noise_slices, quadrature, sheaf, window
+from spineimg.phantom.imaging import Imaging, lattice, noise_slices, quadrature
 from spineimg.phantom.metal import MetalSpec, metal_parts
-from spineimg.phantom.parts import Canvas, Part
-from spineimg.phantom.samples import Field, Planes, Points, Samples, joined
+from spineimg.phantom.metalimage import MetalScene, sharpened
+from spineimg.phantom.painting import painted, painted_slices
+from spineimg.phantom.parts import Part
+from spineimg.phantom.postop import Construct3D, PostopSpec
+from spineimg.phantom.samples import Field, Planes, Points
 from spineimg.phantom.spine import SpineSpec, Vertebra, lay_out, rim_points
 from spineimg.phantom.tissue import Trabecular
 from spineimg.phantom.torso import Torso, build_torso
 from spineimg.rois import Ellipse
 from spineimg.volume import Acquisition, ArraySource, CTVolume, HUArray, SeriesInfo, Sharpness
 
-_CHUNK_POINTS = 4_000_000
-"""Samples painted at a time: enough to keep the loop's cost small, little enough for memory."""
 _TORSO_STEP_MM = 3.0
 """Every so far the trunk is drawn; between, it is interpolated. Engineering choice: it hardly changes along z."""
 
@@ -58,7 +59,7 @@ class Phantom:
     imaging: Imaging = field(default_factory=Imaging)
     storage: Storage = field(default_factory=Storage)
     cover: tuple[str, str] | None = None
-    metal: MetalSpec | None = None
+    metal: MetalSpec | PostopSpec | None = None
     seed: int = 0
     name: str = "phantom"
 
@@ -85,10 +86,29 @@ class Phantom:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """What is painted with the full scanner model, back to front."""
-        bones = bone_parts(self.layout, self.fillings, self.spine)
         soft = (*vessel_parts(self.layout, self.spine), *disc_parts(self.layout, self.spine))
-        metal = metal_parts(self.metal, self.layout, self.spine) if self.metal else ()
-        return (*soft, *canal_parts(self.layout, self.spine), *bones, *metal)
+        metal: tuple[Part, ...] = ()
+        if isinstance(self.metal, MetalSpec):
+            metal = metal_parts(self.metal, self.layout, self.spine)
+        elif self.implants:
+            metal = self.implants.parts
+        return (*soft, *canal_parts(self.layout, self.spine), *self._bones, *metal)
+
+    @cached_property
+    def _bones(self) -> tuple[Part, ...]:
+        return tuple(bone_parts(self.layout, self.fillings, self.spine))
+
+    @cached_property
+    def implants(self) -> Construct3D | None:
+        """Screws, rods and halos in place, when there are any with physics."""
+        if not isinstance(self.metal, PostopSpec):
+            return None
+        return Construct3D(self.metal, self.layout, self.spine, self._bones)
+
+    @cached_property
+    def metal_scene(self) -> MetalScene | None:
+        """What the metal adds to the image."""
+        return self.implants.scene(self.imaging, self.geometry, self.seed) if self.implants else None
 
     @cached_property
     def torso(self) -> Torso:
@@ -111,15 +131,27 @@ class Phantom:
         """(rows, columns) HU, float32, one slice after the other, not rounded or clipped."""
         outside = self._outside_circle()
         noises = noise_slices(self.imaging, self.geometry, self.seed) if noise and self.imaging.noise_sd_hu else None
-        for trunk, spine in zip(self._trunks(), self._spines(), strict=True):
+        added = self.metal_scene.projections(noise) if self.metal_scene else None
+        for trunk, spine in zip(self._trunks(), painted_slices(self.parts, self.imaging, self.geometry), strict=True):
             hu = trunk
             if spine is not None:
                 block, alpha, weighted = spine
                 hu[block] = hu[block] * (1 - alpha) + weighted
             if noises is not None:
                 hu += next(noises)
+            if added is not None:
+                hu = self._with_metal(hu, next(added))
             hu[outside] = self.storage.intercept
             yield hu
+
+    def _with_metal(self, hu: Field, projections_mm: Field | None) -> Field:
+        """A slice with what the metal adds, and the sharpness of the kernel."""
+        assert isinstance(self.metal, PostopSpec)
+        assert self.metal_scene is not None
+        if projections_mm is not None:
+            hu = self.metal_scene.image(hu, projections_mm, self.metal.reduction)
+        _, row_mm, column_mm = self.geometry.spacing_mm
+        return sharpened(hu, self.metal.sharpen, (row_mm, column_mm)) if self.metal.sharpen else hu
 
     def _outside_circle(self) -> npt.NDArray[np.bool_]:
         """(rows, columns) true where the scanner blanks the image."""
@@ -130,37 +162,6 @@ class Phantom:
         column = (np.arange(columns) - (columns - 1) / 2) * self.geometry.spacing_mm[2]
         half = min(rows * self.geometry.spacing_mm[1], columns * self.geometry.spacing_mm[2]) / 2
         return np.asarray(np.hypot(row, column) > half)
-
-    def _spines(self) -> Iterator[tuple[tuple[slice, slice], Field, Field] | None]:
-        """Slice by slice: where the spine's window lies, and its coverage and weighted HU there."""
-        count = self.geometry.shape[0]
-        near = window(self.imaging, self.geometry, joined([part.bounds_lps_mm for part in self.parts]))
-        if near is None:
-            yield from (None for _ in range(count))
-            return
-        under = sheaf(self.imaging, self.geometry)
-        block = np.s_[near.rows[0] : near.rows[1], near.columns[0] : near.columns[1]]
-        kernels = [
-            blur_filter(self.imaging, step / over)
-            for step, over in zip(self.geometry.spacing_mm[1:], near.over, strict=True)
-        ]
-        one = near.planes(self.geometry, under.shift_lps_mm[:1]).shape
-        together = max(1, _CHUNK_POINTS // (int(np.prod(one)) * under.stride))
-        for first in range(0, count, together):
-            last = min(first + together, count) - 1
-            some = np.s_[first * under.stride : last * under.stride + len(under.weights)]
-            canvas = self._painted(near.planes(self.geometry, under.shift_lps_mm[some]))
-            for k in range(last - first + 1):
-                its = np.s_[k * under.stride : k * under.stride + len(under.weights)]
-                flat = (np.tensordot(under.weights, f[its], 1) for f in (canvas.alpha, canvas.weighted_hu))
-                alpha, weighted = (near.pixels(_blurred(f, kernels)) for f in flat)
-                yield block, alpha, weighted
-
-    def _painted(self, samples: Samples) -> Canvas:
-        canvas = Canvas.blank(samples.shape)
-        for part in self.parts:
-            part.paint(canvas, samples, self.imaging.soft_mm)
-        return canvas
 
     def _trunks(self) -> Iterator[Field]:
         """(rows, columns) HU of everything but the spine."""
@@ -214,7 +215,7 @@ class Phantom:
             contrast=imaging.contrast_agent is not None,
             contrast_agent=imaging.contrast_agent,
             kernel=imaging.kernel,
-            sharpness=Sharpness.SOFT,
+            sharpness=Sharpness.SHARP if isinstance(self.metal, PostopSpec) and self.metal.sharpen else Sharpness.SOFT,
             slice_thickness_mm=imaging.thickness_mm,
             manufacturer="spineimg",
             metal_artifact_reduction=imaging.metal_artifact_reduction or None,
@@ -237,7 +238,7 @@ class Phantom:
         chunk = max(1, 400_000 // max(1, len(points)))
         for first in range(0, len(shifts), chunk):
             some = shifts[first : first + chunk]
-            canvas = self._painted(Points((points + some[:, None]).reshape(-1, 3)))
+            canvas = painted(self.parts, Points((points + some[:, None]).reshape(-1, 3)), self.imaging.soft_mm)
             portion = weight[first : first + chunk]
             alpha += portion @ canvas.alpha.reshape(len(some), -1).astype(np.float64)
             weighted += portion @ canvas.weighted_hu.reshape(len(some), -1).astype(np.float64)
@@ -267,11 +268,3 @@ def ellipse_points(ellipse: Ellipse, step_mm: float) -> FloatArray:
     return np.asarray(
         ellipse.center_lps_mm + first[inside][:, None] * ellipse.u_lps + second[inside][:, None] * ellipse.v_lps
     )
-
-
-def _blurred(image: Field, kernels: Sequence[FloatArray]) -> Field:
-    from scipy.ndimage import convolve1d
-
-    for axis, kernel in enumerate(kernels):
-        image = convolve1d(image, kernel.astype(np.float32), axis=axis, mode="nearest")
-    return np.asarray(image)

@@ -12,9 +12,11 @@ import numpy as np
 from spineimg.anatomy import Construct
 from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray, Geometry, unit
-from spineimg.phantom.metal import rods, screws
+from spineimg.phantom.implant_truth import beam_json, inside, rod_json, screw_json
+from spineimg.phantom.metal import MetalSpec, rods, screws
 from spineimg.phantom.model import Phantom
 from spineimg.phantom.parts import Body, Outline
+from spineimg.phantom.postop import PostopSpec
 from spineimg.phantom.samples import Frame, Points
 from spineimg.phantom.spine import Vertebra, rim_points
 from spineimg.rois import POSITIONS, Ellipse, RoiSet, VertebraRoi
@@ -208,6 +210,11 @@ def _clear(phantom: Phantom, level: str, ellipse: Ellipse, placement: Placement)
 def roi_set(phantom: Phantom, construct: Construct, plane: str = "endplate") -> RoiSet:
     """ROIs of the construct's ends, as a careful reader would place them; a click alone where there is no room."""
     levels = [level for level in (construct.uiv, construct.liv) if level]
+    if phantom.implants is not None:
+        screwed = {screw.spec.level for screw in phantom.implants.screws}
+        # Metal lies where the ROIs would: clicks that name the levels.
+        clicks = [VertebraRoi(v.level, body_truth(v).frame.center_lps_mm) for v in phantom.layout if v.level in screwed]
+        return RoiSet(tuple(clicks), construct, "phantom")
     vertebrae = []
     for level in dict.fromkeys(levels):
         try:
@@ -287,6 +294,7 @@ def _imaging_json(phantom: Phantom) -> dict[str, Any]:
         "noise_sd_hu": imaging.noise_sd_hu,
         "position": imaging.position,
         "tilt_deg": imaging.tilt_deg,
+        "beam": beam_json(phantom.metal) if isinstance(phantom.metal, PostopSpec) else None,
     }
 
 
@@ -344,7 +352,13 @@ def _canal(phantom: Phantom) -> list[FloatArray]:
 
 
 def _screws_json(phantom: Phantom) -> list[dict[str, Any]]:
-    if phantom.metal is None:
+    if (implants := phantom.implants) is not None:
+        bones = [implants.bone(screw.spec.level) for screw in implants.screws]
+        return [
+            screw_json(screw, implants.spec.material, bone, inside(bone))
+            for screw, bone in zip(implants.screws, bones, strict=True)
+        ]
+    if not isinstance(phantom.metal, MetalSpec):
         return []
     return [
         {
@@ -362,7 +376,9 @@ def _screws_json(phantom: Phantom) -> list[dict[str, Any]]:
 
 
 def _rods_json(phantom: Phantom) -> list[dict[str, Any]]:
-    if phantom.metal is None:
+    if phantom.implants is not None:
+        return [rod_json(rod) for rod in phantom.implants.rods]
+    if not isinstance(phantom.metal, MetalSpec):
         return []
     lines = rods(phantom.metal, phantom.layout, phantom.spine)
     return [

@@ -81,7 +81,7 @@ class Canal:
 def find_canal(crop: Crop, settings: CanalSettings) -> Canal:
     """The best path of a canal behind the middle of the crop; its score tells whether there is one."""
     coarse = _coarse(crop.hu)
-    score = _score(coarse, crop.step_mm * _COARSE, settings)
+    score = canal_scores(coarse, crop.step_mm * _COARSE, settings)
     middle = (np.array(crop.index(crop.click_lps_mm)) - (_COARSE - 1) / 2) / _COARSE
     start = _start_window(score.shape, middle, crop.step_mm * _COARSE, settings)
     path = _best_path(score, start, round(float(middle[0])))
@@ -105,7 +105,7 @@ def _coarse(hu: Field) -> Field:
     return np.asarray((pairs[:, :, 0::2] + pairs[:, :, 1::2]) / 8, dtype=np.float32)
 
 
-def _score(coarse: Field, step_mm: float, settings: CanalSettings) -> Field:
+def canal_scores(coarse: Field, step_mm: float, settings: CanalSettings) -> Field:
     """Contrast of ring and disc in HU at every point, less what an uneven or un-watery disc costs."""
     ring = np.clip(coarse, 0, None)
     disc_kernel = _annulus(0.0, settings.disc_radius_mm, step_mm)
@@ -172,15 +172,23 @@ def _reach(score: Field) -> tuple[list[Field], list[np.ndarray]]:
     best = score[-1]
     choices: list[np.ndarray] = []
     for k in range(len(score) - 2, -1, -1):
-        padded = np.pad(best, 1, constant_values=-1e6)
-        n, m = best.shape
-        options = np.stack(
-            [padded[1 + a : 1 + a + n, 1 + b : 1 + b + m] - _STEP_COST_HU * (abs(a) + abs(b)) for a, b in _MOVES]
-        )
-        choice = options.argmax(axis=0)
-        best = score[k] + np.take_along_axis(options, choice[None], axis=0)[0]
+        value, choice = sideways(best)
+        best = score[k] + value
         choices.append(choice)
     return [best], choices[::-1]
+
+
+def sideways(best: Field) -> tuple[Field, np.ndarray]:
+    """The best of the nine places around each one, less the cost of moving there, and which of _MOVES it is."""
+    padded = np.pad(best, 1, constant_values=-1e6)
+    n, m = best.shape
+    value, choice = np.full_like(best, -np.inf), np.zeros(best.shape, np.int8)
+    for i, (a, b) in enumerate(_MOVES):
+        option = padded[1 + a : 1 + a + n, 1 + b : 1 + b + m] - np.float32(_STEP_COST_HU * (abs(a) + abs(b)))
+        better = option > value
+        np.copyto(value, option, where=better)
+        choice[better] = i
+    return value, choice
 
 
 def _trace(choices: list[np.ndarray], first: tuple[np.intp, ...]) -> np.ndarray:

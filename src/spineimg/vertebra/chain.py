@@ -8,7 +8,8 @@ height that goes with the outline's area. So a missed or a false disc would cost
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,15 @@ class ChainSettings:
             "help": "Cost of each mm of a body that looks like an endplate.",
         },
     )
+    drift: float = field(
+        default=0.5,
+        metadata={
+            "unit": "1",
+            "range": (0.0, 5.0),
+            "source": "engineering choice: height over the root of the area falls from 0.77 (T4) to 0.64 (L5), Panjabi",
+            "help": "Cost of a body that is one step (5 %) higher or lower for its area than the one below it.",
+        },
+    )
     least_score: float = field(
         default=1.2,
         metadata={
@@ -90,6 +100,10 @@ _SHARPNESS = 6.0
 _INNER_PART = 0.75
 """Profiles are taken within this fraction of the way to the wall."""
 _BANDS_MM = (2, 3, 4, 5)
+_BEYOND_ZONE = 30
+"""A face tilted by 36 degrees in a body of 48 mm leans by 13 steps to either side, and looks 14 steps out."""
+_PEDICLES_MM = 50
+"""What is bone beside the canal is told from so many mm around: more than one body and foramen."""
 _PEDICLE_LEFT_MM, _PEDICLE_BACK_MM = np.arange(9.0, 24.0, 2.0), np.array([-4.0, -2.0, 0.0, 2.0])
 
 
@@ -114,26 +128,37 @@ class Disc:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Chain:
-    """Discs from feet to head, and the usual height of the bodies between them."""
+    """Discs from feet to head; height_mm: the usual height of the body that stands on each of them."""
 
     discs: tuple[Disc, ...]
-    height_mm: float
+    height_mm: tuple[float, ...]
     score: float
 
 
-def find_chain(crop: Crop, column: Column, outline: Outline, slice_mm: float, settings: ChainSettings) -> Chain:
-    """The discs along the column."""
-    evidence = _evidence(crop, column, outline, slice_mm)
+@dataclass(frozen=True, eq=False, slots=True)
+class Zone:
+    """Steps of a column, `first` up to but not `last`, and the outline of the bodies there."""
+
+    first: int
+    last: int
+    outline: Outline
+
+
+def find_chain(crop: Crop, column: Column, zones: Sequence[Zone], slice_mm: float, settings: ChainSettings) -> Chain:
+    """The discs along the column. The zones follow one another and cover it."""
+    evidence = _joined([_evidence(crop, column, zone, slice_mm) for zone in zones])
+    evidence = replace(evidence, pedicles=_pedicles(crop, column, zones))
     heights_mm, discs = _disc_scores(evidence, slice_mm, settings)
-    root = float(np.sqrt(outline.area_mm2))
-    low, usual, high = (part * root for part in settings.height)
+    root = np.concatenate([np.full(zone.last - zone.first, np.sqrt(zone.outline.area_mm2)) for zone in zones])
+    low, _, high = settings.height
     skipped = settings.skipped * np.maximum(evidence.bands[2].max(axis=0) - 1.0, 0)
     margin = int(np.ceil(2.5 + 0.5 * slice_mm))
-    heights = np.linspace(low * 1.1, high * 0.95, 9)
-    problem = _Problem(discs, heights_mm, heights, (low, high), skipped, margin, evidence.pedicles)
-    score, which, pairs = _best_chain(problem, usual, settings)
-    found = [_disc(evidence, column, discs, heights_mm, pair) for pair in pairs]
-    return Chain(tuple(found), float(heights[which]), score)
+    parts = np.linspace(low * 1.1, high * 0.95, 9)
+    problem = _Problem(discs, heights_mm, parts, root, skipped, margin, evidence.pedicles)
+    score, row = _best_chain(problem, settings)
+    found = [_disc(evidence, column, discs, heights_mm, (lower, upper)) for lower, upper, _ in row]
+    heights = [float(parts[which] * root[upper]) for _, upper, which in row]
+    return Chain(tuple(found), tuple(heights), score)
 
 
 # -- evidence for single faces ----------------------------------------------------------------------------------------
@@ -150,11 +175,24 @@ class _Evidence:
     pedicles: FloatArray
 
 
-def _evidence(crop: Crop, column: Column, outline: Outline, slice_mm: float) -> _Evidence:
+def _joined(parts: Sequence[_Evidence]) -> _Evidence:
+    """Zone after zone."""
+    return _Evidence(
+        np.concatenate([one.superior for one in parts], axis=1),
+        np.concatenate([one.inferior for one in parts], axis=1),
+        {height: np.concatenate([one.bands[height] for one in parts], axis=1) for height in _BANDS_MM},
+        parts[0].rises,
+        np.zeros(0),
+    )
+
+
+def _evidence(crop: Crop, column: Column, zone: Zone, slice_mm: float) -> _Evidence:
+    """Of the zone's steps; the pedicles are left out. Profiles reach beyond the zone as far as tilts and faces do."""
+    first, last = max(0, zone.first - _BEYOND_ZONE), min(len(column.arc_mm), zone.last + _BEYOND_ZONE)
     rises = np.tan(
         np.radians(np.stack(np.meshgrid(_CORONAL_DEG, _SAGITTAL_DEG, indexing="ij"), axis=-1).reshape(-1, 2))
     )
-    profile = _tilted(*_profiles(crop, column, outline), rises)
+    profile = _tilted(*_profiles(crop, column, np.arange(first, last), zone.outline), rises)
     full = float(np.clip(0.6 * (np.percentile(profile, 96) - np.percentile(profile, 8)), 25, 130))
     spare, steps = 14, profile.shape[1]
     padded = np.pad(profile, ((0, 0), (spare, spare)), mode="edge")
@@ -184,10 +222,13 @@ def _evidence(crop: Crop, column: Column, outline: Outline, slice_mm: float) -> 
         )
         low, high = against(middle, below), against(middle, above)
         bands[height] = 1.5 * np.minimum(low, high) + 0.5 * (low + high) - cost
-    return _Evidence(faces[0], faces[1], bands, rises, _pedicles(crop, column))
+    own = slice(zone.first - first, zone.last - first)
+    return _Evidence(
+        faces[0][:, own], faces[1][:, own], {height: band[:, own] for height, band in bands.items()}, rises, np.zeros(0)
+    )
 
 
-def _pedicles(crop: Crop, column: Column) -> FloatArray:
+def _pedicles(crop: Crop, column: Column, zones: Sequence[Zone]) -> FloatArray:
     """(steps,) -1 … 1: bone at both sides of the canal's front, where pedicles and foramina alternate."""
     left, posterior = (a.ravel() for a in np.meshgrid(_PEDICLE_LEFT_MM, _PEDICLE_BACK_MM, indexing="ij"))
     sides = []
@@ -197,11 +238,17 @@ def _pedicles(crop: Crop, column: Column) -> FloatArray:
         # Pedicles stand 9 to 23 mm off the midline: three neighbouring lines at a time.
         sides.append(((patches[:, :-2] + patches[:, 1:-1] + patches[:, 2:]) / 3).max(axis=1))
     bone = (sides[0] + sides[1]) / 2
-    low, high = np.percentile(bone, [15, 85])
-    return np.asarray(np.clip((bone - (low + high) / 2) / max(40.0, (high - low) / 2), -1, 1), dtype=np.float64)
+    found = np.empty(len(bone))
+    for zone in zones:
+        low, high = np.percentile(bone[max(0, zone.first - _PEDICLES_MM) : zone.last + _PEDICLES_MM], [15, 85])
+        own = slice(zone.first, zone.last)
+        found[own] = np.clip((bone[own] - (low + high) / 2) / max(40.0, (high - low) / 2), -1, 1)
+    return found
 
 
-def _profiles(crop: Crop, column: Column, outline: Outline) -> tuple[FloatArray, FloatArray]:
+def _profiles(
+    crop: Crop, column: Column, rows: npt.NDArray[np.intp], outline: Outline
+) -> tuple[FloatArray, FloatArray]:
     """HU (steps, lines) along lines beside the canal inside the outline, and their (lines, 2) place from its middle."""
     reach = float(outline.radius_mm.max())
     ticks = np.arange(-reach, reach + 1, max(2.5, reach / 8))
@@ -209,7 +256,7 @@ def _profiles(crop: Crop, column: Column, outline: Outline) -> tuple[FloatArray,
     middle = outline.middle_mm
     inside = outline.reach(left + middle[0], posterior + middle[1]) <= _INNER_PART
     left, posterior = left[inside], posterior[inside]
-    hu = column.sample(crop, np.arange(len(column.arc_mm)), left + middle[0], posterior + middle[1])
+    hu = column.sample(crop, rows, left + middle[0], posterior + middle[1])
     return np.clip(hu, -150, 1000), np.stack([left, posterior], axis=-1)
 
 
@@ -245,72 +292,108 @@ def _disc_scores(
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Problem:
-    """scores: (d, steps) of discs of heights `disc_mm` (d,); body_mm: usual heights of bodies to try; limits_mm of any.
+    """scores: (d, steps) of discs of heights `disc_mm` (d,); parts: (p,) usual heights of bodies to try, over `root`.
 
-    skipped: (steps,) cost of having a step inside a body, `margin` steps or more from its faces.
+    root: (steps,) of the outline's area, mm. skipped: (steps,) cost of having a step inside a body, `margin` steps or
+    more from its faces.
     """
 
     scores: FloatArray
     disc_mm: npt.NDArray[np.intp]
-    body_mm: FloatArray
-    limits_mm: tuple[float, float]
+    parts: FloatArray
+    root: FloatArray
     skipped: FloatArray
     margin: int
     pedicles: FloatArray
 
 
-def _best_chain(
-    problem: _Problem, usual_mm: float, settings: ChainSettings
-) -> tuple[float, int, list[tuple[int, int]]]:
-    """Score, which of the usual body heights, and (lower, upper) steps of the best row of discs.
+class _Rows:
+    """Best rows of discs so far, for every part p and every step e at which the last disc may have its upper face.
 
-    ends[i, e]: best score of a row for body height i whose last disc has its upper face at step e.
+    value, lower, part: (p, spare + steps): score, lower face of that disc, and the part of the body below it.
     """
-    steps, body = problem.scores.shape[1], problem.body_mm[:, None]
-    low, high = int(np.ceil(problem.limits_mm[0])), int(problem.limits_mm[1])
+
+    def __init__(self, parts: int, spare: int, steps: int) -> None:
+        self.spare = spare
+        self.value = np.full((parts, spare + steps), -1e9)
+        self.lower = np.full(self.value.shape, -1)
+        self.part = np.full(self.value.shape, -1)
+        self.before = np.full(self.value.shape, -1)
+
+    def settle(self, step: int, drift: float) -> None:
+        """Rows that end at a step are complete: the next body may be of the neighbouring part."""
+        at = self.spare + step
+        value, part = self.value[:, at].copy(), np.arange(len(self.value))
+        self.part[:, at] = part
+        for way in (1, -1):
+            beside = np.roll(self.value[:, at], way) - drift
+            beside[0 if way == 1 else -1] = -1e9
+            better = beside > value
+            value = np.where(better, beside, value)
+            self.part[:, at] = np.where(better, part - way, self.part[:, at])
+        self.lower[:, at] = self.lower[self.part[:, at], at]
+        self.value[:, at] = value
+
+
+def _best_chain(problem: _Problem, settings: ChainSettings) -> tuple[float, list[tuple[int, int, int]]]:
+    """Score, and (lower step, upper step, part of the body above) of the best row of discs, from feet to head."""
+    steps, root = problem.scores.shape[1], problem.root
+    low, usual, high = settings.height
     # Spans from the longest to the shortest: then the steps they start from ascend.
-    spans = np.arange(high, low - 1, -1)
-    span_cost = 0.7 * np.minimum(np.abs(spans - body) / (settings.height_sd * body), 4)
-    relative = problem.disc_mm / body
-    disc_cost = 0.4 * np.maximum(np.abs(relative / 0.3 - 1) / 0.5 - 1, 0) + 9.0 * (relative > 0.55)
-    passed = np.concatenate([[0.0], np.cumsum(problem.skipped)])
-    passed = np.concatenate([np.full(high, 0.0), passed])
-    bone = np.concatenate([np.zeros(high + 1), np.cumsum(problem.pedicles)])
-    every = np.arange(len(body))
-    ends = np.full((len(body), high + steps), -1e9)
-    lower, before = np.full(ends.shape, -1), np.full(ends.shape, -1)
-    disc_steps, first = problem.disc_mm, 1.5 * problem.body_mm
+    spans = np.arange(int(high * root.max()), int(np.ceil(low * root.min())) - 1, -1)
+    far, near = int(spans[0]), int(spans[-1])
+    passed = np.concatenate([np.zeros(far + 1), np.cumsum(problem.skipped)])
+    bone = np.concatenate([np.zeros(far + 1), np.cumsum(problem.pedicles)])
+    every = np.arange(len(problem.parts))
+    rows = _Rows(len(problem.parts), far, steps)
     for t in range(steps):
+        if t >= near:
+            rows.settle(t - near, settings.drift)
+        size = float(root[max(0, t - int(0.35 * root[t]))])
+        body = problem.parts[:, None] * size
         inside = (
-            passed[np.maximum(t + high - problem.margin, t + high - spans)] - passed[t + high - spans + problem.margin]
+            passed[np.maximum(t + far - problem.margin, t + far - spans)] - passed[t + far - spans + problem.margin]
         )
-        upper = _mean(bone, t + high - (0.55 * spans).astype(int), t + high - 1)
-        below = _mean(bone, np.maximum(t + high - spans - 5, 0), t + high - (0.72 * spans).astype(int))
-        options = ends[:, t : t + high - low + 1] - span_cost - np.maximum(inside, 0)
-        options = options + settings.pedicle * (upper - below)
+        upper = _mean(bone, t + far - (0.55 * spans).astype(int), t + far - 1)
+        below = _mean(bone, np.maximum(t + far - spans - 5, 0), t + far - (0.72 * spans).astype(int))
+        worth = settings.pedicle * (upper - below) - np.maximum(inside, 0)
+        worth = np.where((spans >= int(np.ceil(low * size))) & (spans <= int(high * size)), worth, -1e9)
+        cost = 0.7 * np.minimum(np.abs(spans - body) / (settings.height_sd * body), 4)
+        options = rows.value[:, t : t + far - near + 1] - cost + worth
         at = options.argmax(axis=1)
         value, previous = options[every, at], t - spans[at]
-        fresh = (t < first) & (value < 0)
-        value, previous = np.where(fresh, 0.0, value), np.where(fresh, -1, previous)
-        before[:, high + t] = previous
-        fits = disc_steps[t + disc_steps < steps]
-        new = value[:, None] + problem.scores[: len(fits), t] - disc_cost[:, : len(fits)]
-        uppers = high + t + fits
-        better = new > ends[:, uppers]
-        ends[:, uppers] = np.where(better, new, ends[:, uppers])
-        lower[:, uppers] = np.where(better, t, lower[:, uppers])
-    last = np.arange(steps) > steps - 1 - first[:, None]
-    total = np.where(last, ends[:, high:], -1e9) - ((body - usual_mm) / (0.2 * usual_mm)) ** 2
+        prior = -(((problem.parts - usual) / (0.2 * usual)) ** 2)
+        fresh = (t < 1.5 * body[:, 0]) & (value < prior)
+        value, previous = np.where(fresh, prior, value), np.where(fresh, -1, previous)
+        rows.before[:, far + t] = previous
+        _add_discs(rows, problem, t, value, body)
+    last = np.arange(steps) > steps - 1 - 1.5 * problem.parts[:, None] * root[-1]
+    total = np.where(last, rows.value[:, far:], -1e9)
     which, end = (int(i) for i in np.unravel_index(int(total.argmax()), total.shape))
-    pairs: list[tuple[int, int]] = []
-    if total[which, end] < -1e8:
-        return -1e9, which, pairs
-    score = float(total[which, end])
+    return _traced(rows, which, end) if total[which, end] > -1e8 else (-1e9, [])
+
+
+def _add_discs(rows: _Rows, problem: _Problem, t: int, value: FloatArray, body: FloatArray) -> None:
+    """Rows whose last disc has its lower face at step t."""
+    relative = problem.disc_mm / body
+    cost = 0.4 * np.maximum(np.abs(relative / 0.3 - 1) / 0.5 - 1, 0) + 9.0 * (relative > 0.55)
+    fits = problem.disc_mm[t + problem.disc_mm < problem.scores.shape[1]]
+    new = value[:, None] + problem.scores[: len(fits), t] - cost[:, : len(fits)]
+    uppers = rows.spare + t + fits
+    better = new > rows.value[:, uppers]
+    rows.value[:, uppers] = np.where(better, new, rows.value[:, uppers])
+    rows.lower[:, uppers] = np.where(better, t, rows.lower[:, uppers])
+
+
+def _traced(rows: _Rows, which: int, end: int) -> tuple[float, list[tuple[int, int, int]]]:
+    found: list[tuple[int, int, int]] = []
+    score = float(rows.value[which, rows.spare + end])
     while end >= 0:
-        start = int(lower[which, high + end])
-        pairs.append((start, end))
-        end = int(before[which, high + start])
-    return score, which, pairs[::-1]
+        part, start = int(rows.part[which, rows.spare + end]), int(rows.lower[which, rows.spare + end])
+        found.append((start, end, which))
+        which = which if part < 0 else part
+        end = int(rows.before[which, rows.spare + start])
+    return score, found[::-1]
 
 
 def _mean(sums: FloatArray, low: npt.NDArray[np.intp], high: npt.NDArray[np.intp] | int) -> FloatArray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.rois import Ellipse
-from spineimg.vertebra.body import BodyNotFoundError, BodySettings, find_body
+from spineimg.vertebra.body import Body, BodyNotFoundError, BodySettings, find_body
 from spineimg.vertebra.placement import PlacementError, PlacementSettings, place_rois
+from spineimg.vertebra.spine import SOFT_CODES, SpineSettings, find_spine
 from spineimg.volume import CTVolume
 
 
@@ -24,6 +25,15 @@ class ClickSettings:
             "source": "measured on phantoms (docs/body.md): of accepted bodies, 8 of 38 were wrong by more than 3 mm "
             "or 5 degrees with slices near 5 mm, 2 of 120 with slices up to 3 mm",
             "help": "With slices farther apart or thicker no body is looked for.",
+        },
+    )
+    witness_mm: float = field(
+        default=150.0,
+        metadata={
+            "unit": "mm",
+            "range": (100.0, 700.0),
+            "source": "engineering choice: three neighbours at either side",
+            "help": "Where a fit is unclear, the spine this far to head and feet is asked.",
         },
     )
     body: BodySettings = field(default_factory=BodySettings)
@@ -45,7 +55,7 @@ def rois_of_click(
         )
         return (), (Note("body_not_found", text, level),)
     try:
-        body = find_body(volume, click_lps_mm, settings.body)
+        body = body_of_click(volume, click_lps_mm, settings)
         rois = place_rois(volume, body, plane, settings.placement)
     except BodyNotFoundError as error:
         return (), (Note(error.code, f"no vertebral body was found: {error}", level),)
@@ -55,3 +65,22 @@ def rois_of_click(
         f"the body was found and the ROIs were placed from one click (quality {body.quality:.2f}): look at the figure"
     )
     return rois, (Note("placed_from_click", text, level), *(Note(one.code, one.text, level) for one in body.notes))
+
+
+def body_of_click(volume: CTVolume, click_lps_mm: FloatArray, settings: ClickSettings = ClickSettings()) -> Body:
+    """The body at a click; where its fit alone is not believed, the one that its neighbours speak for.
+
+    Raises BodyNotFoundError with the reason of the fit itself.
+    """
+    try:
+        return find_body(volume, click_lps_mm, settings.body)
+    except BodyNotFoundError as error:
+        if error.code not in SOFT_CODES:
+            raise
+        try:
+            spine = find_spine(volume, click_lps_mm, SpineSettings(settings.body, settings.witness_mm))
+        except BodyNotFoundError:
+            raise error from None
+    body = spine.bodies[spine.start]
+    text = "its fit alone is unclear; it goes with the neighbours' size, axis and discs"
+    return replace(body, notes=(*body.notes, Note("from_neighbours", text)))

@@ -7,6 +7,7 @@ lattice (gantry tilt) is straightened slice by slice. Smoothing and interpolatio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 
@@ -104,14 +105,18 @@ class Crop:
 
 def cut_out(volume: CTVolume, click_lps_mm: FloatArray, settings: CropSettings) -> Crop:
     """The grid around a click. Reads only the slices that it touches. Raises PixelError."""
-    geometry = volume.geometry
-    axes, order = _directions(geometry)
     reach = (
         (settings.cranial_mm, settings.cranial_mm),
         (settings.anterior_mm, settings.posterior_mm),
         (settings.lateral_mm, settings.lateral_mm),
     )
-    step = settings.step_mm
+    return cut_box(volume, click_lps_mm, reach, settings.step_mm)
+
+
+def cut_box(volume: CTVolume, click_lps_mm: FloatArray, reach: Sequence[tuple[float, float]], step: float) -> Crop:
+    """The grid around a point with its reach, mm, to (feet, head), (front, back), (right, left). Raises PixelError."""
+    geometry = volume.geometry
+    axes, order = _directions(geometry)
     ticks = [np.arange(-round(low / step), round(high / step) + 1) * step for low, high in reach]
     # Place of the grid along (slice normal, rows, columns) of the lattice, mm from the click, in the lattice's sense.
     along = [ticks[order.index(axis)] for axis in range(3)]
@@ -127,6 +132,15 @@ def cut_out(volume: CTVolume, click_lps_mm: FloatArray, settings: CropSettings) 
         step,
         click_lps_mm,
     )
+
+
+def extent_mm(geometry: Geometry, point_lps_mm: FloatArray) -> FloatArray:
+    """(3, 2) how far the image reaches from a point inside to (feet, head), (front, back), (right, left)."""
+    axes, _ = _directions(geometry)
+    corners = [(k, r, c) for k in (0, -1) for r in (0, geometry.shape[1] - 1) for c in (0, geometry.shape[2] - 1)]
+    places = geometry.lps_at([(k % geometry.shape[0], r, c) for k, r, c in corners]) - point_lps_mm
+    away = places @ axes.T
+    return np.stack([np.maximum(-away.min(axis=0), 0), np.maximum(away.max(axis=0), 0)], axis=1)
 
 
 def _lattice(geometry: Geometry) -> FloatArray:

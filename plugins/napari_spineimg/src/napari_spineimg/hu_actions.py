@@ -1,0 +1,190 @@
+"""Menus of the HU widget: exports, clipboard, cutoff, names and marks of a vertebra, the second reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu
+from spineimg.anatomy import Role, Status
+from spineimg.cutoffs import PUBLISHED, for_role
+from spineimg.errors import SpineImgError
+
+from napari_spineimg import dialogs, outputs, texts
+from napari_spineimg.agreement_view import AgreementDialog
+from napari_spineimg.hu_parts import level_names
+from napari_spineimg.session import Session, attempt
+
+if TYPE_CHECKING:
+    from napari_spineimg.hu_widget import HuWidget
+
+
+class HuActions:
+    """What the menus of the widget do. Every complaint is shown in the widget."""
+
+    def __init__(self, widget: HuWidget) -> None:
+        self._widget = widget
+        widget.export_menu.setMenu(self._export_menu())
+        widget.more_menu.setMenu(self._more_menu())
+
+    def _export_menu(self) -> QMenu:
+        menu = QMenu(self._widget)
+        for kind, (words, _) in outputs.KINDS.items():
+            menu.addAction(f"{words} …", partial(self.export, kind))
+        menu.addSeparator()
+        menu.addAction("Copy the table", self.copy_table)
+        menu.addAction("Copy a paragraph for the report", self.copy_report)
+        return menu
+
+    def _more_menu(self) -> QMenu:
+        menu = QMenu(self._widget)
+        menu.addAction("Name the spine from the level in hand", self.name_spine)
+        menu.addAction("Load a ROI file …", self.load)
+        menu.addSeparator()
+        menu.addAction("Cutoff of the LIV …", self.change_cutoff)
+        menu.addAction("State the acquisition …", self.state)
+        menu.addSeparator()
+        menu.addAction("Agreement of both readers …", self.show_agreement)
+        menu.addAction("About spineimg …", partial(dialogs.show_about, self._widget))
+        return menu
+
+    def _try(self, step: Callable[[Session], object]) -> bool:
+        session = self._widget.session
+        if session is None:
+            return False
+        self._widget.say("")
+        return attempt(lambda: step(session), self._widget.say)
+
+    # -- out ----------------------------------------------------------------------------------------------------------
+
+    def export(self, kind: str, path: str | None = None) -> None:
+        """Writes one of outputs.KINDS; asks where when no path is given."""
+        where = path or outputs.ask_where(self._widget, kind)
+        study, room = self._widget.room.study, self._widget.room
+        if not where or study is None:
+            return
+        if self._try(lambda session: outputs.write(kind, where, session, study.name, room.screen)):
+            self._widget.say(f"Written: {where}")
+
+    def copy_table(self) -> None:
+        self._try(lambda session: outputs.copy(texts.table_text(session.result)))
+
+    def copy_report(self) -> None:
+        self._try(lambda session: outputs.copy(texts.report_text(session.result)))
+
+    # -- more ---------------------------------------------------------------------------------------------------------
+
+    def load(self, path: str | None = None) -> None:
+        where = path or QFileDialog.getOpenFileName(self._widget, "Load a ROI file", "", "ROI file (*.json)")[0]
+        if where:
+            self._try(lambda session: session.load(where))
+
+    def name_spine(self) -> None:
+        """Finds and names the vertebrae above and below the level in hand, which is confirmed."""
+        level = self._widget.current
+
+        def step(session: Session) -> None:
+            roi = session.state.roi(level) if level else None
+            if level is None or roi is None or roi.center_lps_mm is None:
+                raise SpineImgError("click one body first and give it its right name: the others are counted from it")
+            from napari_spineimg.naming import named_spine
+
+            session.add_named(named_spine(session.volume, level, roi.center_lps_mm))
+
+        self._try(step)
+
+    def change_cutoff(self) -> None:
+        session = self._widget.session
+        present = for_role(session.state.cutoffs, Role.LIV) if session is not None else None
+        if present is None:
+            return
+        dialog = dialogs.CutoffDialog(present.value_hu, present.source, self._widget)
+        if dialog.exec():
+            if dialog.complaint:
+                self._widget.say(f"The cutoff was not changed: {dialog.complaint}.")
+            elif dialog.published:
+                self._try(lambda session: session.set_cutoffs(PUBLISHED))
+            else:
+                self.set_cutoff(dialog.value.value(), dialog.source.text().strip())
+        dialog.deleteLater()
+
+    def set_cutoff(self, value_hu: float, source: str) -> None:
+        """A cutoff of the reader's own; the flag then names its source everywhere."""
+        own = outputs.own_cutoff(value_hu, source)
+        self._try(lambda session: session.set_cutoffs((own,)))
+
+    def state(self) -> None:
+        study = self._widget.room.study
+        if study is None:
+            return
+        dialog = dialogs.StatedDialog(study.volume.acquisition, self._widget)
+        if dialog.exec():
+            stated = dialog.stated
+            self._try(lambda session: session.set_stated(stated))
+        dialog.deleteLater()
+
+    def show_agreement(self) -> None:
+        sessions = self._widget.room.sessions
+        if sessions is None:
+            return
+        try:
+            agreement = sessions.agreement()
+        except SpineImgError as error:
+            self._widget.say(f"No agreement can be shown: {error}.")
+            return
+        dialog = AgreementDialog(agreement, self._widget)
+        dialog.exec()
+        dialog.deleteLater()
+
+    # -- one vertebra -------------------------------------------------------------------------------------------------
+
+    def show_row_menu(self, place: Any) -> None:
+        """The menu of a row of the table."""
+        table = self._widget.table
+        level = table.level_at(table.rowAt(place.y()))
+        if level is not None:
+            menu = self.row_menu(level)
+            menu.exec(table.viewport().mapToGlobal(place))
+            menu.deleteLater()
+
+    def row_menu(self, level: str) -> QMenu:
+        menu = QMenu(self._widget)
+        menu.addAction(f"{level} is the UIV", lambda: self.set_role(level, Role.UIV))
+        menu.addAction(f"{level} is the LIV", lambda: self.set_role(level, Role.LIV))
+        menu.addSeparator()
+        menu.addAction("The name is right", lambda: self._mark(level, confirmed=True))
+        menu.addAction("Another name …", lambda: self._rename(level))
+        marks = menu.addMenu("Mark as")
+        if marks is not None:
+            marks.addAction("nothing", lambda: self._mark(level, status=None))
+            for status in Status:
+                marks.addAction(str(status), partial(self._mark, level, status=status))
+        menu.addSeparator()
+        menu.addAction("Remove", lambda: self._try(lambda session: session.remove(level)))
+        return menu
+
+    def set_role(self, level: str, role: Role) -> None:
+        def step(session: Session) -> None:
+            construct = session.state.rois.construct
+            if role is Role.UIV:
+                session.set_construct(level, construct.liv)
+            else:
+                session.set_construct(construct.uiv, level)
+
+        self._try(step)
+
+    def _mark(self, level: str, **changes: Any) -> None:
+        def step(session: Session) -> None:
+            roi = session.state.roi(level)
+            if roi is not None:
+                session.mark(level, **({"status": roi.status, "confirmed": roi.confirmed} | changes))
+
+        self._try(step)
+
+    def _rename(self, level: str) -> None:
+        names = [name for name in level_names() if name != level]
+        name, accepted = QInputDialog.getItem(self._widget, "Another name", f"{level} is", names, 0, False)
+        if accepted:
+            self._widget.current = name
+            self._try(lambda session: session.rename(level, name))

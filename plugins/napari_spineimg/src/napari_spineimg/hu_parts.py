@@ -1,0 +1,132 @@
+"""Parts of the HU widget: the banner of a flag and the table of vertebrae."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFrame,
+    QHeaderView,
+    QLabel,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+from spineimg.anatomy import LEVELS, order
+from spineimg.results import VertebraResult
+
+from napari_spineimg import texts
+
+_PLAIN = "#3a4754"
+
+
+class FlagBanner(QFrame):
+    """The flag of the LIV, or the number of the level in hand: colour, shape, word and numbers."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.head, self.numbers = QLabel(), QLabel()
+        for label, style in ((self.head, "font-weight: 700; font-size: 12pt;"), (self.numbers, "font-size: 10pt;")):
+            label.setWordWrap(True)
+            label.setTextFormat(Qt.TextFormat.PlainText)
+            label.setStyleSheet(f"color: white; background: transparent; {style}")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(10, 8, 10, 8)
+        layout.setSpacing(2)
+        layout.addWidget(self.head)
+        layout.addWidget(self.numbers)
+        self.show_vertebra(None)
+
+    def show_vertebra(self, vertebra: VertebraResult | None) -> None:
+        """None: nothing is measured."""
+        if vertebra is None:
+            self._show("Nothing measured yet", "Choose a level and click into its body.", _PLAIN)
+            self.setToolTip("")
+            return
+        colour = _PLAIN if vertebra.flag is None else texts.CALLS[vertebra.flag.call].colour
+        slices = " / ".join(texts.number(one.mean_hu, 0) for one in vertebra.hu.slices)
+        detail = texts.against(vertebra) or (f"slices {slices} HU" if slices else texts.why_not(vertebra))
+        self._show(texts.headline(vertebra), detail, colour)
+        self.setToolTip("\n".join(texts.notes_of(vertebra)))
+
+    def _show(self, head: str, numbers: str, colour: str) -> None:
+        self.head.setText(head)
+        self.numbers.setText(numbers)
+        self.setStyleSheet(f"FlagBanner {{ background-color: {colour}; border-radius: 5px; }}")
+
+
+class VertebraTable(QTableWidget):
+    """One row a vertebra, from head to foot."""
+
+    chosen = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(0, len(texts.COLUMNS), parent)
+        self._levels: list[str] = []
+        self.setHorizontalHeaderLabels(texts.COLUMNS)
+        self.verticalHeader().hide()
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.setToolTip("Choose a row to go there; press the right button to name, mark or remove a vertebra")
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(True)
+        self.setMinimumHeight(110)
+        self.itemSelectionChanged.connect(self._emit)
+
+    @property
+    def level(self) -> str | None:
+        """The level of the selected row."""
+        row = self.currentRow()
+        return self._levels[row] if 0 <= row < len(self._levels) else None
+
+    def level_at(self, row: int) -> str | None:
+        return self._levels[row] if 0 <= row < len(self._levels) else None
+
+    def show_rows(self, vertebrae: Sequence[VertebraResult], current: str | None) -> None:
+        """Fills the table and selects the level in hand, without telling anyone."""
+        self.blockSignals(True)
+        ordered = sorted(vertebrae, key=lambda one: order(one.level))
+        self._levels = [one.level for one in ordered]
+        self.setRowCount(len(ordered))
+        for row, vertebra in enumerate(ordered):
+            self.show_row(row, vertebra)
+        if current in self._levels:
+            self.selectRow(self._levels.index(current))
+        else:
+            self.clearSelection()
+        self.blockSignals(False)
+
+    def show_live(self, vertebra: VertebraResult) -> None:
+        """New numbers in the row of one level."""
+        if vertebra.level in self._levels:
+            self.show_row(self._levels.index(vertebra.level), vertebra)
+
+    def show_row(self, row: int, vertebra: VertebraResult) -> None:
+        tip = "\n".join(texts.notes_of(vertebra))
+        for column, text in enumerate(texts.cells(vertebra)):
+            item = self.item(row, column)
+            if item is None:
+                item = QTableWidgetItem()
+                self.setItem(row, column, item)
+            item.setText(text)
+            item.setToolTip(tip)
+            if texts.COLUMNS[column] == "HU":
+                font = item.font()
+                font.setBold(True)
+                item.setFont(font)
+
+    def _emit(self) -> None:
+        level = self.level
+        if level is not None:
+            self.chosen.emit(level)
+
+
+def level_names() -> tuple[str, ...]:
+    """Names for the choice of a level; S1 has no body to be measured."""
+    return tuple(level for level in LEVELS if level != "S1")

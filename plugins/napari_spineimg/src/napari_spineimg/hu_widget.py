@@ -1,0 +1,380 @@
+"""Dock widget Vertebral HU: click a body, read its HU and the flag, correct the ellipses, export."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QScrollArea,
+    QTabWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+from spineimg.anatomy import Role
+from spineimg.errors import SpineImgError
+from spineimg.geometry import FloatArray
+from spineimg.results import VertebraResult
+from spineimg.rois import Ellipse
+from spineimg.vertebra.body import Body, BodyNotFoundError, find_body
+
+from napari_spineimg.dialogs import keys_text
+from napari_spineimg.hu_actions import HuActions
+from napari_spineimg.hu_parts import FlagBanner, VertebraTable, level_names
+from napari_spineimg.profile import Profile
+from napari_spineimg.roi_layer import RoiLayer
+from napari_spineimg.roi_shapes import ring, shifted
+from napari_spineimg.room import room_of
+from napari_spineimg.session import Session, attempt
+from napari_spineimg.sessions import READERS
+from napari_spineimg.texts import notes_of, why_not
+
+
+class HuWidget(QWidget):
+    """The reader's desk. All numbers come from the session, which has them from the core."""
+
+    def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.room = room_of(napari_viewer)
+        self.rois = RoiLayer(self.room, self._dragged, self._edited, self.say)
+        self.current: str | None = None
+        self._missed: tuple[str, FloatArray] | None = None
+        self._bodies: dict[tuple[str, tuple[float, ...]], Body] = {}
+        self._session: Session | None = None
+        self._build()
+        self.actions_ = HuActions(self)
+        self._connect()
+        self._study_changed()
+
+    # -- building -----------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.banner, self.table, self.profile = FlagBanner(), VertebraTable(), Profile()
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextFormat(Qt.TextFormat.PlainText)
+        self.message.hide()
+        self.by_hand = QPushButton("Place three ellipses by hand")
+        self.by_hand.setToolTip("Puts three ellipses of a usual size around the click, to be moved onto the body")
+        self.by_hand.hide()
+        self.notes = QPlainTextEdit()
+        self.notes.setReadOnly(True)
+        self.tabs = QTabWidget()
+        self.tabs.addTab(self.notes, "Notes")
+        self.tabs.addTab(self.profile, "Profile")
+        keys = QLabel(keys_text())
+        keys.setWordWrap(True)
+        keys.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.tabs.addTab(keys, "Keys")
+        self.tabs.setMinimumHeight(190)
+        inner = QWidget()
+        layout = QVBoxLayout(inner)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(self._mode_row())
+        layout.addLayout(self._level_row())
+        for part in (self.banner, self.message, self.by_hand):
+            layout.addWidget(part)
+        layout.addWidget(self.table, 1)
+        layout.addLayout(self._history_row())
+        layout.addWidget(self.tabs, 1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setWidget(inner)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(340)
+
+    def _mode_row(self) -> QHBoxLayout:
+        self.clicking, self.adjusting = QPushButton("Click bodies"), QPushButton("Adjust ellipses")
+        self.clicking.setToolTip("A click in a vertebral body, in any plane, measures the level (Shift+B)")
+        self.adjusting.setToolTip("Drag, resize or turn an ellipse; the numbers follow (Shift+E)")
+        row = QHBoxLayout()
+        for button in (self.clicking, self.adjusting):
+            button.setCheckable(True)
+            row.addWidget(button)
+        self.clicking.setChecked(True)
+        return row
+
+    def _level_row(self) -> QFormLayout:
+        self.level, self.uiv, self.liv = QComboBox(), QComboBox(), QComboBox()
+        self.level.addItems(level_names())
+        self.level.setToolTip("The level that the next click measures; the next one is proposed")
+        for box, role in ((self.uiv, "upper"), (self.liv, "lowest")):
+            box.addItems(["–", *level_names()])
+            box.setToolTip(f"The {role} instrumented vertebra")
+        row = QHBoxLayout()
+        for words, box in (("Level", self.level), ("UIV", self.uiv), ("LIV", self.liv)):
+            row.addWidget(QLabel(words))
+            row.addWidget(box, 1)
+        form = QFormLayout()
+        form.addRow(row)
+        return form
+
+    def _history_row(self) -> QHBoxLayout:
+        self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
+        self.undo_button.setToolTip("Alt+Z")
+        self.redo_button.setToolTip("Alt+Y")
+        self.export_menu, self.more_menu = QToolButton(), QToolButton()
+        for button, words in ((self.export_menu, "Export"), (self.more_menu, "More")):
+            button.setText(words)
+            button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+            button.setMinimumWidth(64)
+        self.reader = QComboBox()
+        self.reader.addItems([f"Reader {name}" for name in READERS])
+        self.reader.setToolTip("The second reader does not see the first one's ROIs and numbers")
+        row = QHBoxLayout()
+        for part in (self.undo_button, self.redo_button, self.export_menu, self.more_menu, self.reader):
+            row.addWidget(part)
+        return row
+
+    def _connect(self) -> None:
+        room = self.room
+        room.study_changed.connect(self._study_changed)
+        room.clicked.connect(self._clicked)
+        room.takes_clicks = self._takes_clicks
+        self.clicking.clicked.connect(partial(self.adjust, False))
+        self.adjusting.clicked.connect(partial(self.adjust, True))
+        self.by_hand.clicked.connect(self._place_by_hand)
+        self.table.chosen.connect(self.go_to)
+        self.table.customContextMenuRequested.connect(self.actions_.show_row_menu)
+        self.profile.picked.connect(self.go_to)
+        self.undo_button.clicked.connect(self.undo)
+        self.redo_button.clicked.connect(self.redo)
+        for box in (self.uiv, self.liv):
+            box.activated.connect(self._construct_chosen)
+        self.reader.activated.connect(self._reader_chosen)
+        for key, press in self._keys().items():
+            room.viewer.bind_key(key, press, overwrite=True)
+
+    def _keys(self) -> dict[str, Any]:
+        return {
+            "Shift-E": lambda viewer: self.adjust(True),
+            "Shift-B": lambda viewer: self.adjust(False),
+            "Shift-Up": lambda viewer: self.shift_plane(1),
+            "Shift-Down": lambda viewer: self.shift_plane(-1),
+            "Alt-Z": lambda viewer: self.undo(),
+            "Alt-Y": lambda viewer: self.redo(),
+        }
+
+    # -- the study and its readers ------------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session | None:
+        return self._session
+
+    def say(self, words: str) -> None:
+        """Shows one sentence above the table; "" takes it away."""
+        self.message.setText(words)
+        self.message.setVisible(bool(words))
+
+    def _study_changed(self) -> None:
+        sessions = self.room.sessions
+        self._bodies, self._missed, self.current = {}, None, None
+        self.by_hand.hide()
+        self.setEnabled(sessions is not None)
+        if sessions is None:
+            self.rois.close()
+            self._session = None
+            self.say("Open a CT: drop its folder onto the window, or take File > Open Sample.")
+            self._show(None)
+            return
+        self.say("")
+        self.rois.open()
+        self._take(sessions.session)
+        if sessions.restored:
+            self.say("Your last session on this CT was restored. Undo starts afresh.")
+        for session in sessions.by_reader.values():
+            session.changed.connect(self._changed)
+        sessions.said.connect(self.say)
+
+    def _take(self, session: Session) -> None:
+        self._session = session
+        self.current = session.state.levels[0] if session.state.levels else None
+        self._changed()
+
+    def _reader_chosen(self, number: int) -> None:
+        if self.room.sessions is not None:
+            self.room.sessions.switch(READERS[number])
+            self.say("")
+            self.by_hand.hide()
+            self._take(self.room.sessions.session)
+
+    # -- the reader's hand --------------------------------------------------------------------------------------------
+
+    def adjust(self, on: bool) -> None:
+        """Lets the reader take hold of ellipses, or click bodies."""
+        self.adjusting.setChecked(on)
+        self.clicking.setChecked(not on)
+        self.rois.adjust(on)
+
+    def _takes_clicks(self) -> bool:
+        return not self.adjusting.isChecked()
+
+    def _clicked(self, point_lps_mm: FloatArray) -> None:
+        if self._session is not None and self.clicking.isChecked() and self.isVisible():
+            self.measure(self.level.currentText(), point_lps_mm)
+
+    def measure(self, level: str, point_lps_mm: FloatArray) -> None:
+        """Measures a level from a click; says why where no body is found, and offers ellipses to be placed."""
+        session = self._session
+        if session is None:
+            return
+        self.say("")
+        self.by_hand.hide()
+        found: list[VertebraResult] = []
+        previous, self.current = self.current, level
+        if not attempt(lambda: found.append(session.click(level, point_lps_mm)), self.say):
+            self.current = previous
+        elif session.state.roi(level) is None or not found[0].hu.slices:
+            self.current = previous
+            self._missed = (level, point_lps_mm)
+            self.say(f"{level}: {why_not(found[0])}.")
+            self.by_hand.show()
+
+    def _place_by_hand(self) -> None:
+        if self._session is None or self._missed is None:
+            return
+        level, point = self._missed
+        self.current = level
+        session = self._session
+        if attempt(lambda: session.place_by_hand(level, point), self.say):
+            self.by_hand.hide()
+            self.say(f"{level}: three ellipses of a usual size. Move them onto trabecular bone.")
+            self.adjust(True)
+
+    def _dragged(self, level: str, ellipses: tuple[Ellipse, ...]) -> None:
+        """Numbers while an ellipse is being moved; nothing is entered yet."""
+        if self._session is None:
+            return
+        try:
+            vertebra = self._session.try_ellipses(level, ellipses)
+        except SpineImgError as error:
+            self.say(str(error))
+            return
+        self.current = level
+        self.table.show_live(vertebra)
+        self.banner.show_vertebra(self._for_banner(vertebra))
+
+    def _edited(self, level: str, ellipses: tuple[Ellipse, ...]) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.current = level
+        if not attempt(lambda: session.edit(level, ellipses), self.say):
+            self._changed()
+
+    def shift_plane(self, steps: int) -> None:
+        """Moves the ellipse in hand along its normal, by so many slices towards the head."""
+        key, study, session = self.rois.selected(), self.room.study, self._session
+        if key is None or study is None or session is None:
+            return
+        away = steps * study.display.slice_mm
+        moved = [shifted(one, away) if one.position == key[1] else one for one in session.ellipses(key[0])]
+        attempt(lambda: session.edit(key[0], moved), self.say)
+        self.rois.select(key)
+
+    def undo(self) -> None:
+        if self._session is not None:
+            self._session.undo()
+
+    def redo(self) -> None:
+        if self._session is not None:
+            self._session.redo()
+
+    def _construct_chosen(self, _: int) -> None:
+        session = self._session
+        if session is None:
+            return
+        uiv, liv = (None if box.currentIndex() == 0 else box.currentText() for box in (self.uiv, self.liv))
+        self.say("")
+        attempt(lambda: session.set_construct(uiv, liv), self.say)
+        self._show_construct()
+
+    def go_to(self, level: str) -> None:
+        """Moves all planes to a vertebra."""
+        vertebra = self._session.vertebra(level) if self._session is not None else None
+        if vertebra is None:
+            return
+        self.current = level
+        self.level.setCurrentText(level)
+        if vertebra.hu.slices:
+            self.room.move_to(np.mean([one.center_lps_mm for one in vertebra.hu.slices], axis=0))
+        self._show(self._session)
+
+    # -- showing ------------------------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        if self.current is not None and session.vertebra(self.current) is None:
+            self.current = session.state.levels[0] if session.state.levels else None
+        following = session.next_level()
+        if following is not None:
+            self.level.setCurrentText(following)
+        self._show(session)
+
+    def _show(self, session: Session | None) -> None:
+        """Shows the session everywhere."""
+        result = session.result if session is not None else None
+        vertebrae = result.vertebrae if result is not None else ()
+        self.table.show_rows(vertebrae, self.current)
+        self.profile.show_result(result, self.current)
+        current = next((one for one in vertebrae if one.level == self.current), None)
+        self.banner.show_vertebra(self._for_banner(current))
+        lines = [] if current is None else [f"{self.current}:", *notes_of(current)]
+        lines += ["Scan:", *(note.text for note in result.notes)] if result is not None and result.notes else []
+        self.notes.setPlainText("\n".join(lines))
+        self.undo_button.setEnabled(session is not None and session.can_undo)
+        self.redo_button.setEnabled(session is not None and session.can_redo)
+        self._show_construct()
+        self._draw(session)
+
+    def _for_banner(self, vertebra: VertebraResult | None) -> VertebraResult | None:
+        """The vertebra in hand when it is flagged or nothing else is; else the LIV, whose flag must stay in sight."""
+        if (vertebra is not None and vertebra.flag is not None) or self._session is None:
+            return vertebra
+        flagged = [one for one in self._session.result.vertebrae if one.role is Role.LIV and one.flag is not None]
+        return flagged[0] if flagged else vertebra
+
+    def _show_construct(self) -> None:
+        if self._session is not None:
+            construct = self._session.state.rois.construct
+            for box, level in ((self.uiv, construct.uiv), (self.liv, construct.liv)):
+                box.setCurrentText(level or "–")
+
+    def _draw(self, session: Session | None) -> None:
+        ellipses: dict[tuple[str, str], Ellipse] = {}
+        if session is not None:
+            for roi in session.state.rois.vertebrae:
+                ellipses |= {(roi.level, one.position): one for one in roi.ellipses}
+        self.rois.draw(ellipses, self.current, self._rings(session))
+        self.room.show_rois(ellipses, self.current)
+
+    def _rings(self, session: Session | None) -> list[FloatArray]:
+        """Outline of the body in hand in the planes of its ellipses, where the core finds it from the click."""
+        roi = session.state.roi(self.current) if session is not None and self.current else None
+        if session is None or roi is None or roi.center_lps_mm is None:
+            return []
+        key = (roi.level, tuple(roi.center_lps_mm))
+        if key not in self._bodies:
+            try:
+                self._bodies[key] = find_body(session.volume, roi.center_lps_mm)
+            except BodyNotFoundError:
+                return []
+        return [ring(self._bodies[key], ellipse) for ellipse in roi.ellipses]
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        self.rois.close()
+        super().closeEvent(event)

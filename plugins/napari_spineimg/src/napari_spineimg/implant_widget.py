@@ -1,0 +1,281 @@
+"""Dock widget Implant screen: find screws and rods, walk through the screws, correct them, measure again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+from spineimg.geometry import FloatArray
+from spineimg.implants.given import GivenScrew
+from spineimg.implants.model import ImplantScreen, Loosening, Screw
+
+from napari_spineimg.implant_layer import ImplantLayer, colour_of, lines_of
+from napari_spineimg.plane_view import Line
+from napari_spineimg.room import room_of
+from napari_spineimg.screening import Screening
+from napari_spineimg.screw_views import ScrewViews
+from napari_spineimg.texts import DASH, number
+
+_COLUMNS = ("Screw", "Loosening", "Median mm", "Over 1 mm", "Ø mm", "Length")
+_WORDS = {
+    Loosening.PRESENT: "▲ present",
+    Loosening.ABSENT: "● absent",
+    Loosening.INDETERMINATE: "◆ indeterminate",
+    Loosening.NOT_ASSESSED: "○ not assessed",
+}
+
+
+class ImplantWidget(QWidget):
+    """The screen runs in a thread, the viewer stays usable. All measuring is the core's."""
+
+    def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.room = room_of(napari_viewer)
+        self.run = Screening(self)
+        self.layer = ImplantLayer(self.room, self._moved, self.say)
+        self.chosen: str | None = None
+        self._adding: list[FloatArray] = []
+        self._build()
+        self._connect()
+        self._study_changed()
+
+    def _build(self) -> None:
+        self.start, self.stop = QPushButton("Run the screen"), QPushButton("Cancel")
+        self.start.setToolTip("Finds screws and rods and measures the lucent zone around each screw")
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.message, self.grade = QLabel(), QLabel()
+        for label in (self.message, self.grade):
+            label.setWordWrap(True)
+            label.setTextFormat(Qt.TextFormat.PlainText)
+        self.table = QTableWidget(0, len(_COLUMNS))
+        self.table.setHorizontalHeaderLabels(_COLUMNS)
+        self.table.verticalHeader().hide()
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setMinimumHeight(130)
+        self.move, self.add, self.remove = (QPushButton(words) for words in ("Move ends", "Add a screw", "Remove"))
+        self.move.setCheckable(True)
+        self.move.setToolTip("Drag the head or the tip of a screw in the viewer; it is measured again")
+        self.add.setToolTip("Click the head of the missed screw, then its tip; all screws are measured again")
+        self.remove.setToolTip("Takes the chosen screw out of the list and measures the others again")
+        self.views = ScrewViews()
+        inner = QWidget()
+        layout = QVBoxLayout(inner)
+        layout.setContentsMargins(4, 4, 4, 4)
+        layout.addLayout(_row(self.start, self.stop))
+        for part in (self.bar, self.message, self.grade, self.table):
+            layout.addWidget(part)
+        layout.addLayout(_row(self.move, self.add, self.remove))
+        layout.addWidget(self.views, 1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setWidget(inner)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+        self.setMinimumWidth(380)
+
+    def _connect(self) -> None:
+        self.start.clicked.connect(lambda: self.begin(()))
+        self.stop.clicked.connect(self.run.cancel)
+        self.run.progressed.connect(self._progressed)
+        self.run.finished.connect(self._finished)
+        self.run.failed.connect(self._ended)
+        self.run.cancelled.connect(lambda: self._ended("Cancelled; what was found before stays."))
+        self.table.itemSelectionChanged.connect(self._chosen)
+        self.move.toggled.connect(self._move_toggled)
+        self.add.clicked.connect(self._start_adding)
+        self.remove.clicked.connect(self._remove)
+        self.room.study_changed.connect(self._study_changed)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def say(self, words: str) -> None:
+        self.message.setText(words)
+        self.message.setVisible(bool(words))
+
+    def begin(self, screws: tuple[GivenScrew, ...]) -> None:
+        """Runs the screen; with screws given, these are measured instead of searched for."""
+        study, sessions = self.room.study, self.room.sessions
+        if study is None or sessions is None or self.run.running:
+            return
+        rois = sessions.session.state.rois
+        self.say("")
+        self._running(True)
+        self.run.start(study.volume, rois if rois.vertebrae else None, screws)
+
+    def _running(self, on: bool) -> None:
+        self.bar.setVisible(on)
+        self.bar.setValue(0)
+        self.stop.setEnabled(on)
+        for button in (self.start, self.move, self.add, self.remove):
+            button.setEnabled(not on)
+
+    def _progressed(self, part: float, what: str) -> None:
+        self.bar.setValue(round(1000 * part))
+        self.bar.setFormat(f"{what} %p%")
+
+    def _ended(self, words: str) -> None:
+        self._running(False)
+        self.say(words)
+
+    def _finished(self, screen: ImplantScreen) -> None:
+        self._running(False)
+        self.room.screen = screen
+        if self.chosen not in [one.id for one in screen.screws]:
+            self.chosen = screen.screws[0].id if screen.screws else None
+        self.say("; ".join(note.text for note in screen.notes))
+        self._show()
+
+    def _study_changed(self) -> None:
+        self.run.close()
+        self._running(False)
+        self.chosen, self.room.claimed = None, None
+        self.setEnabled(self.room.study is not None)
+        self.say("" if self.room.study is not None else "Open a CT after surgery first.")
+        self._show()
+
+    # -- showing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def screen(self) -> ImplantScreen | None:
+        return self.room.screen if self.room.study is not None else None
+
+    def _screw(self) -> Screw | None:
+        screen = self.screen
+        return next((one for one in screen.screws if one.id == self.chosen), None) if screen is not None else None
+
+    def _show(self) -> None:
+        screen = self.screen
+        screws = screen.screws if screen is not None else ()
+        self.table.blockSignals(True)
+        self.table.setRowCount(len(screws))
+        for row, screw in enumerate(screws):
+            self._show_row(row, screw)
+            if screw.id == self.chosen:
+                self.table.selectRow(row)
+        self.table.resizeColumnsToContents()
+        self.table.blockSignals(False)
+        self.grade.setVisible(screen is not None)
+        if screen is not None:
+            lines = [screen.grade.text, *(f"• {reason}" for reason in screen.grade.reasons)]
+            lines += [f"Not judged: {', '.join(screen.grade.not_judged)}"] if screen.grade.not_judged else []
+            self.grade.setText("\n".join(lines))
+        self._show_pictures()
+
+    def _show_pictures(self) -> None:
+        screen = self.screen
+        self.layer.draw(screen, self.chosen)
+        if self.room.layer is not None:
+            self.views.show_window(self.room.layer.contrast_limits)
+        self.views.show_screw(self.room.study, self._screw())
+        lines = [] if screen is None else [Line(p, colour, width=w) for p, colour, w in lines_of(screen, self.chosen)]
+        self.room.show_lines(lines)
+
+    def _show_row(self, row: int, screw: Screw) -> None:
+        halo = screw.halo
+        over = DASH if halo.coverage_over_1mm is None else f"{halo.coverage_over_1mm:.0%}"
+        cells = (
+            screw.id,
+            _WORDS[screw.loosening],
+            number(halo.width_median_mm),
+            over,
+            number(screw.shaft.diameter_mm),
+            number(screw.shaft.length_mm, 0),
+        )
+        tip = "\n".join([*([halo.reason] if halo.reason else []), *(note.text for note in screw.notes)])
+        for column, text in enumerate(cells):
+            item = QTableWidgetItem(text)
+            item.setToolTip(tip)
+            if column == 1:
+                item.setForeground(QColor("white"))
+                item.setBackground(QColor(colour_of(screw.loosening)).darker(220))
+            self.table.setItem(row, column, item)
+
+    def _chosen(self) -> None:
+        screen, row = self.screen, self.table.currentRow()
+        if screen is not None and 0 <= row < len(screen.screws):
+            screw = screen.screws[row]
+            self.chosen = screw.id
+            self.room.move_to((np.asarray(screw.shaft.head_lps_mm) + np.asarray(screw.shaft.tip_lps_mm)) / 2)
+            self._show_pictures()
+
+    # -- correcting ---------------------------------------------------------------------------------------------------
+
+    def given(self) -> list[GivenScrew]:
+        """The screws of the present screen, as marks."""
+        screen = self.screen
+        return [
+            GivenScrew(
+                np.asarray(one.shaft.head_lps_mm),
+                np.asarray(one.shaft.tip_lps_mm),
+                None,
+                one.id,
+                one.level,
+                one.side,
+            )
+            for one in (screen.screws if screen is not None else ())
+        ]
+
+    def _move_toggled(self, on: bool) -> None:
+        self.layer.adjust(on)
+
+    def _moved(self, name: str, head: FloatArray, tip: FloatArray) -> None:
+        marks = [replace(one, head_lps_mm=head, tip_lps_mm=tip) if one.id == name else one for one in self.given()]
+        self.chosen = name
+        self.begin(tuple(marks))
+
+    def _start_adding(self) -> None:
+        self._adding = []
+        self.room.claimed = self._clicked
+        self.move.setChecked(False)
+        self.say("Click where the shaft of the missed screw meets its head.")
+
+    def _clicked(self, point_lps_mm: FloatArray) -> None:
+        self._adding.append(point_lps_mm)
+        if len(self._adding) == 1:
+            self.say("Now click its tip.")
+            return
+        self.room.claimed = None
+        head, tip = self._adding
+        if np.linalg.norm(tip - head) < 5:
+            self.say("Head and tip are less than 5 mm apart: add the screw again.")
+            return
+        self.begin((*self.given(), GivenScrew(head, tip)))
+
+    def _remove(self) -> None:
+        rest = [one for one in self.given() if one.id != self.chosen]
+        if rest and len(rest) < len(self.given()):
+            self.begin(tuple(rest))
+        else:
+            self.say("Choose one of several screws to be removed.")
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        self.run.close()
+        self.layer.close()
+        super().closeEvent(event)
+
+
+def _row(*buttons: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for button in buttons:
+        row.addWidget(button)
+    return row

@@ -1,0 +1,139 @@
+"""The verb that finds and names vertebrae: levels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spineimg.cli.shared import JsonOption, QuietOption, SeriesOption, app, file, now, print_, talks, write_json
+
+if TYPE_CHECKING:
+    from spineimg.results import CaseResult
+    from spineimg.rois import RoiSet
+    from spineimg.vertebra.naming import NamedSpine
+    from spineimg.volume import CTVolume
+
+_SEED_HELP = "A named click inside a vertebral body, LPS mm; may be given several times."
+
+
+@app.command()
+def levels(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder, DICOM file, or NIfTI/NRRD/MHA volume.")],
+    seed: Annotated[list[str] | None, typer.Option(metavar="L3=x,y,z", help=_SEED_HELP)] = None,
+    series: SeriesOption = None,
+    figure: Annotated[Path | None, file("Draw the spine with levels, planes and HU (PNG, PDF, SVG).")] = None,
+    json: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Find and name the vertebrae; the JSON is a ROI file."""
+    seeds = dict(_parsed(text) for text in seed or [])
+    if len(seeds) != len(seed or []):
+        raise typer.BadParameter("--seed names a level twice: keep one")
+    from spineimg import __version__
+    from spineimg.io.levels import levels_to_dict
+    from spineimg.io.opening import load
+
+    volume = load(path, series)
+    named = found_levels(volume, seeds)
+    if figure is not None:
+        _draw(volume, named, figure)
+    write_json(json, levels_to_dict(named, now().strftime("%Y-%m-%dT%H:%M:%SZ"), __version__))
+    if talks(json, quiet):
+        print_(_view(named))
+
+
+def found_levels(volume: CTVolume, seeds: dict[str, Any]) -> NamedSpine:
+    """The named spine of a volume. Raises SeriesError for one whose geometry does not allow measuring."""
+    from spineimg.errors import SeriesError
+    from spineimg.vertebra.naming import name_spine
+    from spineimg.volume import Verdict
+
+    if volume.verdict is Verdict.REFUSED:
+        why = "; ".join(note.text for note in volume.notes) or "its geometry was refused"
+        raise SeriesError(f"series {volume.series.name} cannot be measured: {why}")
+    return name_spine(volume, seeds)
+
+
+def found_rois(volume: CTVolume) -> RoiSet:
+    """A click in every vertebra that is found, its name unconfirmed. Raises RoiError when none can be named."""
+    from spineimg.errors import RoiError
+
+    named = found_levels(volume, {})
+    if not named.vertebrae:
+        raise RoiError(
+            f"{len(named.unnamed)} vertebrae were found, but {named.notes[0].text}: name one with "
+            "spineimg levels --seed LEVEL=x,y,z --json FILE and measure that file with --rois"
+        )
+    return named.rois()
+
+
+def draw_result(volume: CTVolume, result: CaseResult, path: Path) -> None:
+    """The figure of a whole spine from what was measured."""
+    from spineimg.export.spine_figure import marks_of, write_spine_figure
+
+    notes = [f"Not measured: {one.level}" for one in result.vertebrae if one.hu.mean_hu is None]
+    write_spine_figure(volume, marks_of(result), notes, path)
+
+
+def _parsed(text: str) -> tuple[str, list[float]]:
+    """("L3", [x, y, z]) of "L3=x,y,z"."""
+    from math import isfinite
+
+    from spineimg.anatomy import parse_level
+    from spineimg.errors import RoiError
+
+    name, sign, numbers = text.partition("=")
+    try:
+        level, point = parse_level(name), [float(number) for number in numbers.split(",")]
+    except (RoiError, ValueError):
+        level, point = "", []
+    if not sign or not level or len(point) != 3 or not all(isfinite(number) for number in point):
+        raise typer.BadParameter(f"--seed is LEVEL=x,y,z in LPS mm, e.g. L3=1.5,-22,310, not {text}")
+    return level, point
+
+
+def _draw(volume: CTVolume, named: NamedSpine, path: Path) -> None:
+    """The figure, with the HU of the bodies that can be measured."""
+    from spineimg.export.spine_figure import Mark, write_spine_figure
+    from spineimg.pipeline import assess
+
+    measured = {one.level: one.hu.mean_hu for one in assess(volume, named.rois()).vertebrae}
+    marks = [
+        Mark(
+            one.level,
+            one.body.center_lps_mm,
+            measured.get(one.level),
+            one.confirmed,
+            (
+                (one.body.superior.point_lps_mm, one.body.superior.normal_lps),
+                (one.body.inferior.point_lps_mm, one.body.inferior.normal_lps),
+            ),
+            one.body.depth_mm,
+        )
+        for one in named.vertebrae
+    ]
+    write_spine_figure(volume, marks, [note.text for note in named.notes if note.code != "from_neighbours"], path)
+
+
+def _view(named: NamedSpine) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("level", "centre (LPS mm)", "quality", "height", "width", "depth", "wedge", "confirmed"):
+        table.add_column(name, justify="left" if name in ("level", "confirmed") else "right")
+    for one in named.vertebrae:
+        body = one.body
+        table.add_row(
+            one.level,
+            ", ".join(f"{x:.1f}" for x in body.center_lps_mm),
+            f"{body.quality:.2f}",
+            *(f"{size:.1f}" for size in (body.height_mm, body.width_mm, body.depth_mm)),
+            f"{body.wedge_deg:.0f}°",
+            "yes" if one.confirmed else "no",
+        )
+    for body in named.unnamed:
+        table.add_row("?", ", ".join(f"{x:.1f}" for x in body.center_lps_mm), f"{body.quality:.2f}")
+    return Group(table, *(f"{note.about or 'note'}: {note.text}" for note in named.notes))

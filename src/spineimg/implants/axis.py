@@ -1,0 +1,267 @@
+"""A screw's shaft, fitted to the native voxels as a blurred cylinder.
+
+Thresholded voxels are never counted, because how far metal blooms over a threshold depends on the scale's end, on the
+metal and on the blur. Where metal shows its own HU the cylinder's edge is the half level; where the scale ends below
+it, only the lower flank is there, and one parameter, the radius, is fitted to it with the metal's HU and the blur held
+(both free, with the flank alone, trade against each other).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spineimg.geometry import FloatArray
+from spineimg.implants.cylinder import Frame, blur_across, frame, side_values
+from spineimg.implants.edge import Edge, EdgeSettings, edge_of
+from spineimg.implants.ends import find_head, fit_tip, thinned
+from spineimg.implants.metal_map import MetalMap
+from spineimg.implants.thread import Thread, ThreadSettings, find_thread, sharpened
+
+if TYPE_CHECKING:
+    from spineimg.implants.psf import Psf
+
+
+@dataclass(frozen=True, slots=True)
+class AxisSettings:
+    """How shafts are fitted."""
+
+    edge: EdgeSettings = field(default_factory=EdgeSettings)
+    thread: ThreadSettings = field(default_factory=ThreadSettings)
+    head_off_mm: float = field(
+        default=4.0,
+        metadata={
+            "unit": "mm",
+            "range": (0.0, 10.0),
+            "source": "engineering choice: the tulip's blur reaches 2-3 mm over the shaft",
+            "help": "So much of the shaft beside the head is left out of the axis.",
+        },
+    )
+    tip_off_mm: float = field(
+        default=8.0,
+        metadata={
+            "unit": "mm",
+            "range": (0.0, 15.0),
+            "source": "engineering choice: a pedicle screw's tip tapers over up to 8 mm",
+            "help": "So much of the shaft at the tip is left out of the axis.",
+        },
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ShaftFit:
+    """A fitted shaft. axis: depth 0 is anywhere on it; head_mm, tip_mm: depths of its ends; cone_mm: length of the
+    tip's taper; radius_mm: of the plain cylinder that the blurred image equals; thread: what stands over it; misfit:
+    rms of the edge's residuals, in parts of the metal; has_head: a wider piece of metal stands at the head's end."""
+
+    axis: Frame
+    head_mm: float
+    tip_mm: float
+    radius_mm: float
+    cone_mm: float
+    edge: Edge
+    thread: Thread
+    misfit: float
+    has_head: bool
+
+    @property
+    def outer_radius_mm(self) -> float:
+        """Radius of the outer thread."""
+        return self.radius_mm + (self.thread.crest_mm or 0.0)
+
+    @property
+    def head_lps_mm(self) -> FloatArray:
+        return self.axis.point(self.head_mm)
+
+    @property
+    def tip_lps_mm(self) -> FloatArray:
+        return self.axis.point(self.tip_mm)
+
+    @property
+    def length_mm(self) -> float:
+        return self.tip_mm - self.head_mm
+
+    @property
+    def clean_mm(self) -> tuple[float, float]:
+        """Depths between which neither head nor tip disturb the shaft's side."""
+        low = self.head_mm + min(4.0, self.length_mm / 3)
+        return low, self.tip_mm - min(max(3.0, self.cone_mm + 1.0), self.length_mm / 3)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SideFit:
+    """A fitted piece of a long cylinder; fields as in `ShaftFit`. clean_mm: depths between which it was fitted."""
+
+    axis: Frame
+    clean_mm: tuple[float, float]
+    radius_mm: float
+    edge: Edge
+    thread: Thread
+    misfit: float
+
+
+def fit_shaft(
+    metal: MetalMap,
+    head_lps_mm: FloatArray,
+    tip_lps_mm: FloatArray,
+    radius_mm: float,
+    psf: Psf,
+    settings: AxisSettings | None = None,
+) -> ShaftFit | None:
+    """Fits the shaft that lies about between two points; None where there is no cylinder of metal.
+
+    radius_mm: a first guess. The points may be off by 2-3 mm, also along the axis.
+    """
+    chosen = settings or AxisSettings()
+    length = float(np.linalg.norm(tip_lps_mm - head_lps_mm))
+    along = (tip_lps_mm - head_lps_mm) / length
+    points, hu = metal.windows.near_line(head_lps_mm - 10 * along, tip_lps_mm + 6 * along, radius_mm + 3.2)
+    start = frame((head_lps_mm + tip_lps_mm) / 2, along)
+    side = _fit_side(metal, (start, radius_mm, length), points, hu, psf, chosen)
+    if side is None:
+        return None
+    blur = blur_across(side.axis, psf, metal.geometry.normal_lps)
+    places = side.axis.places(points)
+    tip, cone = fit_tip(places, hu, side.radius_mm, length / 2, side.edge, blur)
+    head, has_head = find_head(places, hu, side.radius_mm, -length / 2, side.edge, blur)
+    if tip - head < 5.0:
+        return None
+    return ShaftFit(side.axis, head, tip, side.radius_mm, cone, side.edge, side.thread, side.misfit, has_head)
+
+
+def fit_piece(
+    metal: MetalMap,
+    start_lps_mm: FloatArray,
+    end_lps_mm: FloatArray,
+    radius_mm: float,
+    psf: Psf,
+    settings: AxisSettings | None = None,
+) -> SideFit | None:
+    """Fits the side of a cylinder, such as a piece of rod, that runs about from one point to the other and beyond."""
+    chosen = replace(settings or AxisSettings(), head_off_mm=0.0, tip_off_mm=0.0)
+    length = float(np.linalg.norm(end_lps_mm - start_lps_mm))
+    axis = frame((start_lps_mm + end_lps_mm) / 2, end_lps_mm - start_lps_mm)
+    points, hu = metal.windows.near_line(start_lps_mm, end_lps_mm, radius_mm + 3.2)
+    return _fit_side(metal, (axis, radius_mm, length), points, hu, psf, chosen)
+
+
+def _straightened(
+    axis: Frame, points: FloatArray, hu: FloatArray, length_mm: float, settings: AxisSettings
+) -> Frame | None:
+    """The robust straight line through the centroids of cross-sections, weights clipped at 3071 HU on every scale."""
+    low, high = _shaft_range(length_mm, settings)
+    for reach in (6.0, 5.0):
+        places = axis.places(points)
+        weight = np.clip(hu, 1200.0, 3071.0) - 1200.0
+        weight[(np.hypot(places[:, 1], places[:, 2]) > reach) | (places[:, 0] < low) | (places[:, 0] > high)] = 0.0
+        plane = np.floor(places[:, 0] - low).astype(np.int64)
+        plane = np.clip(plane, 0, int(high - low) + 1)
+        mass = np.bincount(plane, weight)
+        good = mass > 0.2 * np.max(mass, initial=0.0)
+        if np.count_nonzero(good) < 4:
+            return None
+        mean = [np.bincount(plane, weight * places[:, i])[good] / mass[good] for i in range(3)]
+        shift, slope = zip(*(_robust_line(mean[0], mean[i]) for i in (1, 2)), strict=True)
+        axis = axis.moved(np.array(shift), np.array(slope))
+    return axis
+
+
+def _robust_line(depth: FloatArray, off: FloatArray) -> tuple[float, float]:
+    """Value at depth 0 and slope of the line through points, biweight."""
+    weight = np.ones(len(depth))
+    shift = slope = 0.0
+    for _ in range(8):
+        slope, shift = np.polyfit(depth, off, 1, w=np.sqrt(weight) + 1e-6)
+        rest = off - shift - slope * depth
+        scale = 4.7 * max(1.48 * float(np.median(np.abs(rest))), 0.03)
+        weight = np.square(np.clip(1 - np.square(rest / scale), 0, None))
+    return float(shift), float(slope)
+
+
+def _shaft_range(length_mm: float, settings: AxisSettings) -> tuple[float, float]:
+    """Depths (about the middle) of the part of a shaft that head and tip do not disturb; at least its middle third."""
+    low = -length_mm / 2 + min(settings.head_off_mm, length_mm / 3)
+    high = length_mm / 2 - min(settings.tip_off_mm, length_mm / 3)
+    return low, high
+
+
+def _fit_side(
+    metal: MetalMap,
+    start: tuple[Frame, float, float],
+    points: FloatArray,
+    hu: FloatArray,
+    psf: Psf,
+    settings: AxisSettings,
+) -> SideFit | None:
+    """Axis and radius by least squares on the voxels around the edge. start: axis, radius and length to begin with."""
+    rough, radius, length = start
+    axis = _straightened(rough, points, hu, length, settings)
+    if axis is None:
+        return None
+    low, high = _shaft_range(length, settings)
+    normal = metal.geometry.normal_lps
+    thread = Thread()
+    for attempt in range(4):
+        blur = blur_across(axis, psf, normal)
+        places = axis.places(points)
+        places, value = places[kept := (places[:, 0] > low) & (places[:, 0] < high)], hu[kept]
+        edge = edge_of(places, value, radius, blur, metal.scale_end_hu, settings.edge)
+        rho = np.hypot(places[:, 1], places[:, 2])
+        near = (rho < radius + 1.5) & (rho > radius - 1.5)
+        if np.count_nonzero(near) < 30:
+            return None
+        place, value = thinned(places[near], 3000), thinned(value[near], 3000)
+        moved = _moved(place, value, radius + thread.over_mm(place), edge, blur)
+        if moved is None:
+            return None
+        shift, more, residuals, by_radius = moved
+        axis, radius = axis.moved(shift[:2], shift[2:]), radius + more
+        misfit = float(np.sqrt(np.mean(np.square(residuals))))
+        # The thread is looked for once, on a settled axis; then it is held, and made sharper by what is left of it.
+        along = float(np.sqrt(blur[0, 0]))
+        if attempt == 1:
+            thread = find_thread(place, residuals, by_radius, along, settings.thread)
+            if thread.crest_mm is None:
+                break
+        elif attempt > 1:
+            thread = sharpened(thread, place, residuals, by_radius, along)
+    return SideFit(axis, (low, high), radius, edge, thread, misfit)
+
+
+def _moved(
+    places: FloatArray, hu: FloatArray, radius_mm: FloatArray, edge: Edge, blur: FloatArray
+) -> tuple[FloatArray, float, FloatArray, FloatArray] | None:
+    """Least squares on voxels around the edge; radius_mm: (n,) of the edge at each.
+
+    Returns two shifts (mm) and two slopes of the axis, the change of radius, and for each voxel the residual and the
+    change of its part of metal per mm of radius.
+    """
+    from scipy.optimize import least_squares
+
+    half = max(float(np.abs(places[:, 0]).max()), 1.0)
+    part, low, high = edge.parts(places, hu)
+    shown = np.clip(part, low, high)
+    scale = 0.25 * float(np.mean(high - low))
+
+    def model(x: FloatArray) -> FloatArray:
+        moved = places.copy()
+        moved[:, 1] -= x[0] + x[2] * places[:, 0] / half
+        moved[:, 2] -= x[1] + x[3] * places[:, 0] / half
+        return side_values(moved, radius_mm + float(x[4]), blur)
+
+    def residuals(x: FloatArray) -> FloatArray:
+        return np.asarray(np.clip(model(x), low, high) - shown)
+
+    found = least_squares(
+        residuals, np.zeros(5), loss="soft_l1", f_scale=scale, x_scale=0.1, diff_step=[1e-3], ftol=1e-4, max_nfev=10
+    )
+    radius = float(np.mean(radius_mm)) + found.x[4]
+    if not 0.8 < radius < 8.0 or np.abs(found.x[:4]).max() > 4.0:
+        return None
+    fitted = model(found.x)
+    more = model(found.x + np.array([0, 0, 0, 0, 0.02]))
+    by_radius = np.where((fitted > low) & (fitted < high), (more - fitted) / 0.02, 0.0)
+    rest = shown - np.clip(fitted, low, high)
+    return found.x[:4] / np.array([1, 1, half, half]), float(found.x[4]), rest, by_radius

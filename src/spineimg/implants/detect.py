@@ -1,0 +1,393 @@
+"""Finds every pedicle screw and rod of a scan, and says what the rest of the metal is.
+
+The way: metal map, tubes in it, then the question what each tube is. A rod runs along the spine and carries screws. A
+screw's shaft points forward from a head or a rod, ends in bone, and is no thicker or longer than screws are. What is
+neither is other metal (`other.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spineimg.anatomy import Side
+from spineimg.geometry import FloatArray
+from spineimg.implants.axis import AxisSettings, ShaftFit, SideFit, fit_piece, fit_shaft
+from spineimg.implants.breaks import BreakSettings, shaft_gaps
+from spineimg.implants.given import Candidate, GivenScrew, not_given, refined
+from spineimg.implants.levels import KnownVertebra, level_of, reading_order, sides_of
+from spineimg.implants.metal_map import MapSettings, MetalMap, map_metal
+from spineimg.implants.model import Gap, OtherMetal, Progress, Rod, Shaft, Vector
+from spineimg.implants.other import Construct, other_metal
+from spineimg.implants.psf import Psf, estimate_psf, usual_psf
+from spineimg.implants.rods import RodLine, fit_rod
+from spineimg.implants.tubes import End, Tube, TubeSettings, cloud_of, find_tubes, join_tubes
+from spineimg.notes import Note
+from spineimg.volume import CTVolume
+
+
+@dataclass(frozen=True, slots=True)
+class DetectSettings:
+    """What a screw and a rod look like."""
+
+    map: MapSettings = field(default_factory=MapSettings)
+    tubes: TubeSettings = field(default_factory=TubeSettings)
+    axis: AxisSettings = field(default_factory=AxisSettings)
+    rod_angle_deg: float = field(
+        default=42.0,
+        metadata={
+            "unit": "deg",
+            "range": (20.0, 60.0),
+            "source": "engineering choice: L5 and sacral rods lean by up to 40°, sacral screws stay above 45° to them",
+            "help": "A tube within this angle of the patient's long axis may be a rod, others may be screws.",
+        },
+    )
+    shaft_mm: tuple[float, float] = field(
+        default=(12.0, 75.0),
+        metadata={
+            "unit": "mm",
+            "range": (8.0, 120.0),
+            "source": "pedicle screws are 20-60 mm long; the feasibility limits were 14 and 75 mm",
+            "help": "Shortest and longest shaft.",
+        },
+    )
+    shaft_radius_mm: tuple[float, float] = field(
+        default=(1.3, 4.9),
+        metadata={
+            "unit": "mm",
+            "range": (0.5, 6.0),
+            "source": "screws of 3.5 to 8.5 mm; wires and leads are thinner, nails and stems thicker",
+            "help": "Thinnest and thickest fitted shaft, radius.",
+        },
+    )
+    least_forward: float = field(
+        default=0.3,
+        metadata={
+            "unit": "",
+            "range": (0.0, 0.9),
+            "source": "engineering choice: lateral mass and S2-iliac screws still point forward by more than 17°",
+            "help": "Forward part of a shaft's direction, head to tip.",
+        },
+    )
+    seat_mm: float = field(
+        default=16.0,
+        metadata={
+            "unit": "mm",
+            "range": (8.0, 30.0),
+            "source": "engineering choice: a tulip is 14 mm long",
+            "help": "A rod passes this near behind the head of each of its screws.",
+        },
+    )
+    rod_gap_mm: float = field(
+        default=32.0,
+        metadata={
+            "unit": "mm",
+            "range": (15.0, 60.0),
+            "source": "engineering choice: a rod disappears over 14-20 mm in a head, over two heads side by side 30 mm",
+            "help": "Pieces of one rod are joined over so much.",
+        },
+    )
+    rod_radius_mm: float = field(
+        default=4.6,
+        metadata={
+            "unit": "mm",
+            "range": (2.5, 6.0),
+            "source": "rods have diameters of 3.2 to 6.35 mm; blooming adds up to 1 mm to the radius",
+            "help": "Thicker tubes are no rods.",
+        },
+    )
+    least_rod_mm: float = field(
+        default=15.0,
+        metadata={
+            "unit": "mm",
+            "range": (5.0, 40.0),
+            "source": "engineering choice: the rod of two neighbouring cervical levels has 20 mm",
+            "help": "Shorter pieces are no rods.",
+        },
+    )
+    breaks: BreakSettings = field(default_factory=BreakSettings)
+    worst_misfit: float = field(
+        default=0.33,
+        metadata={
+            "unit": "of the fitted range",
+            "range": (0.05, 1.0),
+            "source": "engineering choice: 0.02-0.15 on shafts, above 0.4 on what is no cylinder",
+            "help": "A fit with a larger rms residual is no screw.",
+        },
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FoundScrew:
+    """A screw before anything is said about its bone. fit: how the shaft was found, for those who measure around it."""
+
+    id: str
+    shaft: Shaft
+    fit: ShaftFit
+    level: str | None = None
+    side: Side | None = None
+    gaps: tuple[Gap, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Metal:
+    """All metal of a scan. clipped: the scale ends below the metal's own HU. map: its voxels and the cut-outs around
+    them. psf: the blur that the fits used. Screws come from head to foot, left first."""
+
+    screws: tuple[FoundScrew, ...]
+    rods: tuple[Rod, ...]
+    other_metal: tuple[OtherMetal, ...]
+    psf: Psf
+    clipped: bool
+    map: MetalMap
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def shafts(self) -> tuple[Shaft, ...]:
+        return tuple(screw.shaft for screw in self.screws)
+
+
+def find_metal(
+    volume: CTVolume,
+    progress: Progress | None = None,
+    settings: DetectSettings | None = None,
+    vertebrae: Sequence[KnownVertebra] = (),
+    given: Sequence[GivenScrew] = (),
+) -> Metal:
+    """Screws, rods and other metal of a scan.
+
+    vertebrae: those whose place is known, for the levels. given: screws marked by hand; then these are the screws, each
+    refined by the same fit. `progress` gets 0-1 and cancels by raising; what reading the scan raises passes through.
+    """
+    chosen = settings or DetectSettings()
+    tell = progress or (lambda part, what: None)
+    metal = map_metal(volume, lambda part, what: tell(0.6 * part, what), chosen.map)
+    tell(0.6, "following shafts and rods")
+    tubes = find_tubes(cloud_of(metal), chosen.tubes)
+    steep, flat = _sorted_by_slope(tubes, chosen)
+    rods = join_tubes(steep, chosen.rod_gap_mm, 2.5, 35.0)
+    found, psf = _fitted(metal, join_tubes(flat, 8.0, 2.0, 15.0), rods, volume, chosen)
+    tell(0.8, "measuring screws and rods")
+    screws = [Candidate(fit) for fit in found]
+    notes = list(_notes(metal, chosen))
+    if given:
+        screws = [refined(metal, screw, psf, chosen.axis) for screw in given]
+        notes += not_given(found, given)
+    fits = [screw.fit for screw in screws]
+    lines = _rods(metal, rods, fits, psf, chosen)
+    named = _named(metal, screws, lines, vertebrae, psf, chosen)
+    tell(0.95, "naming other metal")
+    rest = other_metal(metal, _construct(fits, lines))
+    tell(1.0, "metal found")
+    clipped = bool(fits) and any(fit.edge.clipped for fit in fits)
+    return Metal(named[0], named[1], rest, psf, clipped, metal, (*notes, *_construct_notes(named[0])))
+
+
+def _fitted(
+    metal: MetalMap, flat: Sequence[Tube], rods: Sequence[Tube], volume: CTVolume, settings: DetectSettings
+) -> tuple[list[ShaftFit], Psf]:
+    """The shafts. First only their sides, which tell the blur that the whole fit uses."""
+    usual = usual_psf(volume.geometry, volume.acquisition)
+    likely = [tube for tube in map(_from_head, flat) if _may_be_screw(tube, rods, settings)]
+    sides = [_side(metal, tube, usual, settings) for tube in likely]
+    psf = estimate_psf(metal, [side for side in sides if side is not None], usual)
+    fits = [
+        fit_shaft(metal, tube.end_point(0), tube.end_point(1), side.radius_mm, psf, settings.axis)
+        for tube, side in zip(likely, sides, strict=True)
+        if side is not None
+    ]
+    return [fit for fit in fits if fit is not None and _is_screw(fit, rods, settings)], psf
+
+
+def _side(metal: MetalMap, tube: Tube, psf: Psf, settings: DetectSettings) -> SideFit | None:
+    """A first fit of the part of a shaft that head and tip do not disturb."""
+    head, tip = tube.end_point(0), tube.end_point(1)
+    length = float(np.linalg.norm(tip - head))
+    low = min(settings.axis.head_off_mm, length / 3) / length
+    high = 1 - min(settings.axis.tip_off_mm, length / 3) / length
+    return fit_piece(metal, head + low * (tip - head), head + high * (tip - head), tube.radius_mm, psf, settings.axis)
+
+
+def _notes(metal: MetalMap, settings: DetectSettings) -> list[Note]:
+    if not metal.overflow:
+        return []
+    text = f"more than {settings.map.most_voxels} voxels above 2000 HU: not a CT in HU, so that no metal was looked for"
+    return [Note("too_much_metal", text)]
+
+
+def _construct_notes(screws: Sequence[FoundScrew]) -> list[Note]:
+    without = [screw.id for screw in screws if screw.side is None]
+    if not without:
+        return []
+    return [Note("side_unknown", f"nothing tells the side of {', '.join(without)}: one rod and no known vertebra")]
+
+
+def _rods(
+    metal: MetalMap, tubes: Sequence[Tube], fits: Sequence[ShaftFit], psf: Psf, settings: DetectSettings
+) -> list[RodLine]:
+    """The rods that carry screws, measured."""
+    lines = []
+    for tube in tubes:
+        seats = [_seat(fit) for fit in fits if _seat_distance(fit, tube) <= settings.seat_mm]
+        if not seats or tube.radius_mm > settings.rod_radius_mm:
+            continue
+        line = fit_rod(metal, tube, np.array(seats), psf, settings.breaks, settings.axis)
+        if line is not None and line.length_mm >= settings.least_rod_mm:
+            lines.append(line)
+    return lines
+
+
+def _named(
+    metal: MetalMap,
+    screws: Sequence[Candidate],
+    lines: Sequence[RodLine],
+    vertebrae: Sequence[KnownVertebra],
+    psf: Psf,
+    settings: DetectSettings,
+) -> tuple[tuple[FoundScrew, ...], tuple[Rod, ...]]:
+    """Screws and rods with level, side and id, in the order of the report."""
+    heads = np.array([screw.fit.head_lps_mm for screw in screws]).reshape(-1, 3)
+    tips = np.array([screw.fit.tip_lps_mm for screw in screws]).reshape(-1, 3)
+    rod_of = [_rod_of(screw.fit, lines, settings.seat_mm) for screw in screws]
+    known = [level_of(head, tip, vertebrae) for head, tip in zip(heads, tips, strict=True)]
+    sides, rod_sides = sides_of(heads, tips, rod_of, [line.points_lps_mm for line in lines], known)
+    levels = [s.level or (v.level if v else None) for s, v in zip(screws, known, strict=True)]
+    sides = [s.side or side for s, side in zip(screws, sides, strict=True)]
+    order = reading_order(heads, tips, sides)
+    ids = _ids([screws[n].id for n in order], [levels[n] for n in order], [sides[n] for n in order])
+    named = tuple(
+        _found(metal, screws[n], (name, levels[n], sides[n]), psf, settings) for name, n in zip(ids, order, strict=True)
+    )
+    places = [float(line.points_lps_mm[0, 2]) for line in lines]
+    by_place = sorted(range(len(lines)), key=lambda n: (rod_sides[n] or "z", -places[n]))
+    rod_ids = _rod_ids([rod_sides[n] for n in by_place])
+    rods = tuple(
+        Rod(name, lines[n].sparse_points(), 2 * lines[n].radius_mm, lines[n].gaps, lines[n].notes)
+        for name, n in zip(rod_ids, by_place, strict=True)
+    )
+    return named, rods
+
+
+def _found(
+    metal: MetalMap,
+    screw: Candidate,
+    name: tuple[str, str | None, Side | None],
+    psf: Psf,
+    settings: DetectSettings,
+) -> FoundScrew:
+    gaps, notes = shaft_gaps(metal, screw.fit, psf, settings.breaks)
+    shaft = shaft_of(screw.fit, screw.diameter_mm, screw.notes)
+    return FoundScrew(name[0], shaft, screw.fit, name[1], name[2], gaps, (*screw.notes, *notes))
+
+
+def _ids(own: Sequence[str | None], levels: Sequence[str | None], sides: Sequence[Side | None]) -> list[str]:
+    """An id for each screw: its own, "T12-left", or "screw-3" where level or side are unknown; none twice."""
+    names: list[str] = []
+    for number, (given, level, side) in enumerate(zip(own, levels, sides, strict=True), start=1):
+        name = given or (f"{level}-{side.value}" if level and side else f"screw-{number}")
+        copies = 2
+        while name in names:
+            name = f"{name.removesuffix(f'-{copies - 1}') if copies > 2 else name}-{copies}"
+            copies += 1
+        names.append(name)
+    return names
+
+
+def _rod_ids(sides: Sequence[Side | None]) -> list[str]:
+    """ "left", "right"; "left-1", "left-2" from head to foot where a side has several; "rod-1" without a side."""
+    names = []
+    for n, side in enumerate(sides):
+        same = [m for m, other in enumerate(sides) if other is side]
+        word = side.value if side else "rod"
+        names.append(word if side and len(same) == 1 else f"{word}-{same.index(n) + 1}")
+    return names
+
+
+def _construct(fits: Sequence[ShaftFit], lines: Sequence[RodLine]) -> Construct:
+    """What is explained of the metal."""
+    shafts = [(np.linspace(f.head_lps_mm, f.tip_lps_mm, 60), f.radius_mm) for f in fits]
+    rods = [(line.points_lps_mm[::4], line.radius_mm) for line in lines]
+    heads = np.array([f.head_lps_mm - 7.0 * f.axis.along for f in fits]).reshape(-1, 3)
+    tips = np.array([f.tip_lps_mm for f in fits]).reshape(-1, 3)
+    return Construct((*shafts, *rods), heads, tips)
+
+
+def _seat(fit: ShaftFit) -> FloatArray:
+    """Where about a screw's head holds its rod."""
+    return np.asarray(fit.head_lps_mm - 6.0 * fit.axis.along)
+
+
+def _rod_of(fit: ShaftFit, lines: Sequence[RodLine], reach_mm: float) -> int | None:
+    away = [float(np.linalg.norm(line.points_lps_mm - _seat(fit), axis=1).min()) for line in lines]
+    return int(np.argmin(away)) if away and min(away) <= reach_mm else None
+
+
+def shaft_of(fit: ShaftFit, diameter_mm: float | None = None, notes: tuple[Note, ...] = ()) -> Shaft:
+    """The record of a fitted shaft. diameter_mm: the nominal one, which goes before the fitted one."""
+    return Shaft(
+        _vector(fit.head_lps_mm),
+        _vector(fit.tip_lps_mm),
+        diameter_mm or 2 * fit.outer_radius_mm,
+        fit.edge.metal_hu,
+        fit.edge.clipped,
+        notes,
+    )
+
+
+def _vector(point: FloatArray) -> Vector:
+    return float(point[0]), float(point[1]), float(point[2])
+
+
+def _sorted_by_slope(tubes: Sequence[Tube], settings: DetectSettings) -> tuple[list[Tube], list[Tube]]:
+    """(tubes that run along the patient, tubes that do not)."""
+    steep: list[Tube] = []
+    flat: list[Tube] = []
+    for tube in tubes:
+        along = tube.end_point(1) - tube.end_point(0)
+        lean = np.degrees(np.arccos(min(1.0, abs(along[2]) / float(np.linalg.norm(along)))))
+        (steep if lean <= settings.rod_angle_deg else flat).append(tube)
+    return steep, flat
+
+
+def _may_be_screw(tube: Tube, rods: Sequence[Tube], settings: DetectSettings) -> bool:
+    """Whether a tube, from its head's end, has a shaft's length and direction, and something to hold it."""
+    length = float(np.linalg.norm(tube.end_point(1) - tube.end_point(0)))
+    if not settings.shaft_mm[0] - 4 <= length <= settings.shaft_mm[1] or not _forward(tube, settings):
+        return False
+    return tube.ends[0] is not End.FREE or any(_behind(tube, rod) <= settings.seat_mm for rod in rods)
+
+
+def _from_head(tube: Tube) -> Tube:
+    """The tube from its head's end: the one in a mass when the other is free, else the one behind."""
+    behind = tube.end_point(0)[1] >= tube.end_point(1)[1]
+    if (tube.ends[0] is End.FREE) != (tube.ends[1] is End.FREE):
+        behind = tube.ends[1] is End.FREE
+    return tube if behind else tube.reversed()
+
+
+def _forward(tube: Tube, settings: DetectSettings) -> bool:
+    way = tube.end_point(1) - tube.end_point(0)
+    return bool(-way[1] >= settings.least_forward * np.linalg.norm(way))
+
+
+def _behind(tube: Tube, rod: Tube) -> float:
+    """Distance of a rod from the tube's head end, mm."""
+    return float(np.min(np.linalg.norm(rod.points_lps_mm - tube.end_point(0), axis=1)))
+
+
+def _is_screw(fit: ShaftFit, rods: Sequence[Tube], settings: DetectSettings) -> bool:
+    thin, thick = settings.shaft_radius_mm
+    good = thin <= fit.radius_mm <= thick and settings.shaft_mm[0] <= fit.length_mm <= settings.shaft_mm[1]
+    seated = fit.has_head or any(_seat_distance(fit, rod) <= settings.seat_mm for rod in rods)
+    return good and seated and fit.misfit <= settings.worst_misfit
+
+
+def _seat_distance(fit: ShaftFit, rod: Tube) -> float:
+    """Distance of a rod's line, lengthened by 15 mm, from where the shaft's head holds it, mm."""
+    seat = _seat(fit)
+    ends = [rod.end_point(end) + np.arange(1, 16)[:, None] * rod.outward(end) for end in (0, 1)]
+    points = np.concatenate([rod.points_lps_mm, *ends])
+    return float(np.min(np.linalg.norm(points - seat, axis=1)))

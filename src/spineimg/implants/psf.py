@@ -1,0 +1,109 @@
+"""How much the scanner blurs: a Gaussian, as wide in the slice plane as across it only by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spineimg.geometry import FloatArray, Geometry
+from spineimg.implants.cylinder import blur_across, side_values
+from spineimg.volume import Acquisition, Sharpness
+
+if TYPE_CHECKING:
+    from spineimg.implants.axis import ShaftFit, SideFit
+    from spineimg.implants.metal_map import MetalMap
+
+FWHM_PER_SIGMA = 2.3548200450309493
+
+
+@dataclass(frozen=True, slots=True)
+class Psf:
+    """Full widths at half maximum of the Gaussian blur, mm. A rectangular slice profile of thickness t counts with the
+    Gaussian of its own variance, 0.68 t. `estimated`: (in plane, across slices) True where the scan's own metal told
+    the width, False where it is only what such a scan usually has."""
+
+    fwhm_in_plane_mm: float
+    fwhm_slice_mm: float
+    estimated: tuple[bool, bool] = (False, False)
+
+    def covariance_mm2(self, normal_lps: FloatArray) -> FloatArray:
+        """(3, 3) covariance of the blur in LPS for slices with this unit normal."""
+        flat, deep = (np.square(w / FWHM_PER_SIGMA) for w in (self.fwhm_in_plane_mm, self.fwhm_slice_mm))
+        across = np.outer(normal_lps, normal_lps)
+        return np.asarray(flat * (np.eye(3) - across) + deep * across)
+
+
+def usual_psf(geometry: Geometry, acquisition: Acquisition) -> Psf:
+    """What a scan like this usually has: 0.8 mm (soft kernel) or 0.6 mm (sharp) together with the pixel's own width,
+    and the slice thickness, each as a Gaussian of the same variance."""
+    pixel = max(geometry.spacing_mm[1:])
+    kernel = 0.6 if acquisition.sharpness is Sharpness.SHARP else 0.8
+    step = geometry.spacing_mm[0]
+    thickness = acquisition.slice_thickness_mm or (step if np.isfinite(step) else 1.0)
+    box = FWHM_PER_SIGMA / np.sqrt(12.0)
+    return Psf(float(np.hypot(kernel, 0.5 * box * pixel)), float(max(0.6, box * 1.1 * thickness)))
+
+
+_TRUST = 0.2
+"""Standard error of the usual widths, as a logarithm. Engineering choice."""
+
+
+def estimate_psf(metal: MetalMap, fits: Sequence[ShaftFit | SideFit], usual: Psf) -> Psf:
+    """The blur as the edges of fitted shafts show it: the median over the shafts that show their own HU.
+
+    Where the scale ends below the metal, the flank that is left cannot tell the blur from the radius, so that without
+    any other shaft the usual widths stay.
+    """
+    widths = np.array([w for f in fits if not f.edge.clipped and (w := _widths(metal, f, usual)) is not None])
+    if not len(widths):
+        return usual
+    flat, deep = np.median(widths, axis=0)
+    return Psf(float(flat), float(deep), (True, True))
+
+
+def _widths(metal: MetalMap, fit: ShaftFit | SideFit, usual: Psf) -> tuple[float, float] | None:
+    """FWHM in the slice plane and across it, mm, from the side of one shaft."""
+    from scipy.optimize import least_squares
+
+    places, hu = side_voxels(metal, fit)
+    if len(hu) < 200:
+        return None
+    normal = metal.geometry.normal_lps
+    shown = hu / fit.edge.metal_hu
+    rho = np.hypot(places[:, 1], places[:, 2]) - fit.radius_mm
+    twice = np.cos(2 * np.arctan2(places[:, 2], places[:, 1]))
+    # A thread's wave is held, or it would pass for blur.
+    thread = fit.thread.over_mm(places)
+    usual_logs = np.log([usual.fwhm_in_plane_mm, usual.fwhm_slice_mm])
+
+    def residuals(x: FloatArray) -> FloatArray:
+        trial = Psf(float(np.exp(x[0])), float(np.exp(x[1])))
+        inside = side_values(places, float(x[2]) + thread, blur_across(fit.axis, trial, normal))
+        # Beam hardening: the levels inside and beside the metal differ in the slice plane and across it, and slope.
+        levels = np.stack([np.ones(len(places)), twice, rho], axis=1)
+        columns = np.concatenate([inside[:, None] * levels, (1 - inside[:, None]) * levels], axis=1)
+        model = columns @ np.linalg.lstsq(columns, shown, rcond=None)[0]
+        # Voxels lie closer than the blur is wide, so that they count as a tenth of their number.
+        return np.concatenate([(model - shown) / 0.05 / np.sqrt(10.0), (x[:2] - usual_logs) / _TRUST])
+
+    start = [*usual_logs, fit.radius_mm]
+    found = least_squares(residuals, start, loss="soft_l1", f_scale=2.0, diff_step=[1e-3], ftol=1e-3, max_nfev=8)
+    flat, deep = np.exp(found.x[:2])
+    return (float(flat), float(deep)) if flat < 4 and deep < 12 else None
+
+
+def side_voxels(metal: MetalMap, fit: ShaftFit | SideFit, most: int = 1500) -> tuple[FloatArray, FloatArray]:
+    """Native voxels from 1.3 mm inside to 1.3 mm outside a shaft's side, away from its ends.
+
+    Returns (n, 3) places along and across the fit's axis and (n,) HU.
+    """
+    low, high = fit.clean_mm
+    points, hu = metal.windows.near_line(fit.axis.point(low), fit.axis.point(high), fit.radius_mm + 1.3)
+    places = fit.axis.places(points)
+    rho = np.hypot(places[:, 1], places[:, 2])
+    kept = (rho > fit.radius_mm - 1.3) & (places[:, 0] > low) & (places[:, 0] < high)
+    every = max(1, -(-int(kept.sum()) // most))
+    return places[kept][::every], hu[kept][::every]

@@ -1,0 +1,183 @@
+"""Rods: centre line, diameter and breaks.
+
+A rod is seen clearly between the heads only. Its pieces are joined through the heads by a smooth line, and its ends are
+followed on the line's continuation for as long as the core is metal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spineimg.geometry import FloatArray
+from spineimg.implants.axis import AxisSettings, SideFit, fit_piece
+from spineimg.implants.breaks import STEP_MM, BreakSettings, Core, core_hu, find_gaps, gap_between, invisible_note
+from spineimg.implants.metal_map import MetalMap
+from spineimg.implants.model import Gap, Vector
+from spineimg.implants.psf import Psf
+from spineimg.implants.tubes import Tube, line_direction
+from spineimg.notes import Note
+
+_PIECE_MM = 14.0
+_EXTEND_MM = 30.0
+_BEND_PER_MM = 0.004
+"""Step in which a rod's bend is tried, 1/mm: a radius of 250 mm; contoured rods have 100 mm and more."""
+_HEAD_REACH_MM = 8.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RodLine:
+    """A rod. points_lps_mm: (n, 3) every 0.25 mm from head to foot; length_mm along it."""
+
+    points_lps_mm: FloatArray
+    radius_mm: float
+    metal_hu: float
+    clipped: bool
+    gaps: tuple[Gap, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def length_mm(self) -> float:
+        return float(np.linalg.norm(np.diff(self.points_lps_mm, axis=0), axis=1).sum())
+
+    def sparse_points(self, every_mm: float = 2.0) -> tuple[Vector, ...]:
+        """The centre line with a point about every 2 mm, both ends kept."""
+        count = max(2, round(self.length_mm / every_mm) + 1)
+        chosen = np.linspace(0, len(self.points_lps_mm) - 1, count).round().astype(np.intp)
+        return tuple((float(x), float(y), float(z)) for x, y, z in self.points_lps_mm[chosen])
+
+
+def fit_rod(
+    metal: MetalMap,
+    tube: Tube,
+    seats_lps_mm: FloatArray,
+    psf: Psf,
+    settings: BreakSettings | None = None,
+    axis: AxisSettings | None = None,
+) -> RodLine | None:
+    """The rod of a tube. seats_lps_mm: (m, 3) where heads hold it. None where no piece of it is a cylinder."""
+    chosen = settings or BreakSettings()
+    pieces = _pieces(metal, tube, psf, axis)
+    if not pieces:
+        return None
+    radius = float(np.median([piece.radius_mm for piece in pieces]))
+    metal_hu = float(np.median([piece.edge.metal_hu for piece in pieces]))
+    clipped = sum(piece.edge.clipped for piece in pieces) > len(pieces) / 2
+    top = float(metal.scale_end_hu or metal_hu) if clipped else metal_hu
+    line = _extended(metal, _smooth(tube, pieces), radius, 0.5 * top if not clipped else 0.9 * top)
+    core = _core(metal, line, radius, (metal_hu, top), psf)
+    breaks = _outside_heads(find_gaps(core, chosen), line, seats_lps_mm, core)
+    gaps = tuple(_gap(metal, line, place, radius, psf) for place in breaks)
+    return RodLine(line, radius, metal_hu, clipped, gaps, (invisible_note(core, chosen),))
+
+
+def _pieces(metal: MetalMap, tube: Tube, psf: Psf, settings: AxisSettings | None) -> list[SideFit]:
+    """Fitted cylinders along the clean parts of the tube, each about 14 mm long."""
+    points = tube.points_lps_mm
+    jumps = np.flatnonzero(np.linalg.norm(np.diff(points, axis=0), axis=1) > 3.0) + 1
+    fits = []
+    for run in np.split(points, jumps):
+        # Beside a head the cross-sections lean towards it.
+        clean = run[2:-2] if len(run) > 10 else run
+        count = max(1, round(len(clean) / _PIECE_MM))
+        for part in np.array_split(clean, count):
+            if len(part) < 5:
+                continue
+            fit = fit_piece(metal, part[0], part[-1], tube.radius_mm, psf, settings)
+            if fit is not None and fit.misfit < 0.4:
+                fits.append(fit)
+    return fits
+
+
+def _smooth(tube: Tube, pieces: Sequence[SideFit]) -> FloatArray:
+    """(n, 3) a smooth line every 0.25 mm through the tube's centres, from head to foot."""
+    from scipy.interpolate import UnivariateSpline
+
+    points = np.concatenate([_on_axis(piece) for piece in pieces])
+    along = line_direction(points) if len(pieces) == 1 else tube.points_lps_mm[-1] - tube.points_lps_mm[0]
+    points = points[np.argsort(points @ along, kind="stable")]
+    if points[0, 2] < points[-1, 2]:
+        points = points[::-1]
+    depth = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    keep = np.concatenate([[True], np.diff(depth) > 1e-6])
+    points, depth = points[keep], depth[keep]
+    fine = np.arange(0.0, depth[-1], STEP_MM)
+    columns = [
+        UnivariateSpline(depth, x, k=3 if len(points) > 8 else 1, s=len(points) * 0.08**2)(fine) for x in points.T
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _on_axis(piece: SideFit) -> FloatArray:
+    """(5, 3) points on a fitted piece."""
+    depths = np.linspace(*piece.clean_mm, 5)
+    return np.asarray(piece.axis.origin_lps_mm + depths[:, None] * piece.axis.along)
+
+
+def _extended(metal: MetalMap, line: FloatArray, radius_mm: float, level_hu: float) -> FloatArray:
+    """The line continued at both ends to where the core stops being metal."""
+    parts = [line]
+    for end in (0, 1):
+        near = line[: int(12 / STEP_MM)][::-1] if end == 0 else line[-int(12 / STEP_MM) :]
+        beyond = _bent(metal, near, level_hu)
+        is_metal = core_hu(metal.windows, beyond, radius_mm) >= level_hu
+        count = len(beyond) if is_metal.all() else int(np.argmin(is_metal))
+        parts.insert(0, beyond[:count][::-1]) if end == 0 else parts.append(beyond[:count])
+    return np.concatenate(parts)
+
+
+def _bent(metal: MetalMap, near: FloatArray, level_hu: float) -> FloatArray:
+    """(n, 3) continuation of a line's end. A head hides the rod; the bend over it is chosen so that the core beyond the
+    head is metal over the longest way, the straightest such bend."""
+    out = line_direction(near)
+    helper = np.array([1.0, 0.0, 0.0])
+    side = np.cross(out, helper) / np.linalg.norm(np.cross(out, helper))
+    ahead = np.arange(1, int(_EXTEND_MM / STEP_MM))[:, None] * STEP_MM
+    best: tuple[float, FloatArray] | None = None
+    for a in range(-2, 3):
+        for b in range(-1, 2):
+            bend = (a * side + b * np.cross(side, out)) * _BEND_PER_MM
+            line = near[-1] + ahead * out + ahead * ahead / 2 * bend
+            is_metal = metal.windows.sample(line[::4]) >= level_hu
+            run = len(is_metal) if is_metal.all() else int(np.argmin(is_metal))
+            score = run - 0.3 * float(np.hypot(a, b))
+            if best is None or score > best[0]:
+                best = score, line
+    assert best is not None
+    return best[1]
+
+
+def _core(metal: MetalMap, line: FloatArray, radius_mm: float, hu: tuple[float, float], psf: Psf) -> Core:
+    """The rod's core along its line."""
+    along = np.gradient(line, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    covariance = psf.covariance_mm2(metal.geometry.normal_lps)
+    sigma = np.sqrt(np.einsum("ij,jk,ik->i", along, covariance, along))
+    depths = np.arange(len(line), dtype=np.float64) * STEP_MM
+    return Core(depths, core_hu(metal.windows, line, radius_mm), hu[0], hu[1], np.asarray(sigma, dtype=np.float64))
+
+
+def _outside_heads(
+    gaps: list[tuple[float, float]], line: FloatArray, seats_lps_mm: FloatArray, core: Core
+) -> list[tuple[float, float]]:
+    """Gaps that are breaks: within a head, whose slot leaves room beside the rod, only where little metal is left."""
+    kept = []
+    for depth, width in gaps:
+        at = line[min(len(line) - 1, round(depth / STEP_MM))]
+        in_head = len(seats_lps_mm) and np.linalg.norm(seats_lps_mm - at, axis=1).min() < _HEAD_REACH_MM
+        lowest = float(np.nanmin(core.hu[np.abs(core.depths_mm - depth) <= 1.0]))
+        if not in_head or lowest < 0.4 * core.top_hu:
+            kept.append((depth, width))
+    return kept
+
+
+def _gap(metal: MetalMap, line: FloatArray, place: tuple[float, float], radius_mm: float, psf: Psf) -> Gap:
+    """The record of a gap at (depth, width)."""
+    depth, width = place
+    at = min(len(line) - 1, round(depth / STEP_MM))
+    off, far = round((width / 2 + 1.0) / STEP_MM), round((width / 2 + 11.0) / STEP_MM)
+    before, after = line[max(0, at - far) : max(0, at - off)], line[at + off : at + far]
+    pieces = tuple(np.stack([run[0], run[-1]]) if len(run) * STEP_MM >= 4.0 else None for run in (before, after))
+    return gap_between(metal, (pieces[0], pieces[1]), line[at], width, radius_mm, psf)

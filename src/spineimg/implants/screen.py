@@ -1,0 +1,138 @@
+"""The implant screen: metal, halos, verdicts and the grade of one scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from spineimg.geometry import FloatArray
+from spineimg.implants.detect import DetectSettings, FoundScrew, Metal, find_metal
+from spineimg.implants.given import GivenScrew
+from spineimg.implants.grade import grade
+from spineimg.implants.halo import HaloFit, fit_halo
+from spineimg.implants.halo_settings import HaloSettings
+from spineimg.implants.hardening import Cylinder, HardeningSettings
+from spineimg.implants.hardening import Metal as Obstacles
+from spineimg.implants.levels import KnownVertebra
+from spineimg.implants.model import ImplantScreen, Progress, Screw
+from spineimg.implants.profile import Blur
+from spineimg.implants.texture import noise_texture
+from spineimg.implants.verdict import Conditions, VerdictSettings, judge, refusal_by_scan
+from spineimg.notes import Note
+from spineimg.volume import CTVolume
+
+_OWN_MM = 1.0
+"""Metal voxels this near to a fitted shaft's thread are its own blur."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenSettings:
+    """The settings of every step."""
+
+    detect: DetectSettings = field(default_factory=DetectSettings)
+    halo: HaloSettings = field(default_factory=HaloSettings)
+    hardening: HardeningSettings = field(default_factory=HardeningSettings)
+    verdict: VerdictSettings = field(default_factory=VerdictSettings)
+
+
+def screen_implants(
+    volume: CTVolume,
+    *,
+    shafts: Sequence[GivenScrew] = (),
+    vertebrae: Sequence[KnownVertebra] = (),
+    tumour_levels: Sequence[str] = (),
+    progress: Progress | None = None,
+    settings: ScreenSettings | None = None,
+) -> ImplantScreen:
+    """Finds screws and rods, measures the zone around each screw and grades the construct.
+
+    shafts: screws marked by hand, refined instead of searched. vertebrae: those whose place is known, for the levels.
+    tumour_levels: vertebrae with metastases, for the fixation length. progress: gets the part done, 0-1, and cancels by
+    raising. What reading the scan raises (SpineImgError) passes through.
+    """
+    chosen = settings or ScreenSettings()
+    tell = progress or (lambda part, what: None)
+    metal = find_metal(volume, lambda part, what: tell(0.5 * part, what), chosen.detect, vertebrae, shafts)
+    obstacles = obstacles_of(metal)
+    conditions = conditions_of(volume, metal)
+    screws = []
+    for number, found in enumerate(metal.screws):
+        tell(0.5 + 0.5 * number / len(metal.screws), f"measuring around {found.id}")
+        screws.append(_screw(found, metal, obstacles, conditions, chosen))
+    tell(1.0, "implants measured")
+    return ImplantScreen(
+        screws=tuple(screws),
+        rods=metal.rods,
+        other_metal=metal.other_metal,
+        grade=grade(
+            screws,
+            metal.rods,
+            artifact_reduction=bool(volume.acquisition.metal_artifact_reduction),
+            tumour_levels=tumour_levels,
+        ),
+        notes=(*metal.notes, *_notes(volume)),
+        settings=asdict(chosen),
+    )
+
+
+def conditions_of(volume: CTVolume, metal: Metal) -> Conditions:
+    acquisition, step = volume.acquisition, volume.geometry.spacing_mm[0]
+    return Conditions(
+        slice_mm=max(acquisition.slice_thickness_mm or 0.0, step if np.isfinite(step) else 0.0),
+        sharpness=acquisition.sharpness,
+        artifact_reduction=acquisition.metal_artifact_reduction,
+        psf=metal.psf,
+        texture=noise_texture(volume, [screw.shaft for screw in metal.screws]),
+    )
+
+
+def obstacles_of(metal: Metal) -> Obstacles:
+    """Shafts as cylinders of their metal's volume, and the voxels of everything else."""
+    geometry = metal.map.geometry
+    points = metal.map.points_lps_mm[metal.map.hu >= metal.map.seed_hu]
+    own = np.zeros(len(points), dtype=bool)
+    cylinders = []
+    for screw in metal.screws:
+        head, tip = np.asarray(screw.shaft.head_lps_mm), np.asarray(screw.shaft.tip_lps_mm)
+        cylinders.append(Cylinder(head, tip, screw.fit.radius_mm))
+        own |= _near(points, head, screw.shaft.direction_lps, screw.shaft.length_mm, screw.shaft.diameter_mm / 2)
+    area = float(np.linalg.norm(np.cross(geometry.row_step_lps_mm, geometry.column_step_lps_mm)))
+    step = geometry.spacing_mm[0] if np.isfinite(geometry.spacing_mm[0]) else 1.0
+    return Obstacles(tuple(cylinders), points[~own], area, step)
+
+
+def _near(points: FloatArray, head: FloatArray, along: FloatArray, length: float, radius: float) -> FloatArray:
+    way = points - head
+    depth = way @ along
+    away = np.linalg.norm(way - depth[:, None] * along, axis=1)
+    return np.asarray((depth > 0) & (depth < length + _OWN_MM) & (away < radius + _OWN_MM))
+
+
+def _screw(
+    found: FoundScrew, metal: Metal, obstacles: Obstacles, conditions: Conditions, settings: ScreenSettings
+) -> Screw:
+    fit: HaloFit | None = None
+    if not refusal_by_scan(found.shaft, conditions, settings.verdict):
+        blur = Blur.from_fwhm(metal.psf.fwhm_in_plane_mm, metal.psf.fwhm_slice_mm)
+        fit = fit_halo(metal.map.windows, found.shaft, obstacles, blur, settings.halo, settings.hardening)
+    halo, loosening = judge(fit, found.shaft, conditions, settings.verdict)
+    return Screw(
+        id=found.id,
+        shaft=found.shaft,
+        halo=halo,
+        loosening=loosening,
+        level=found.level,
+        side=found.side,
+        trajectory_hu=fit.trajectory_hu if fit else None,
+        gaps=found.gaps,
+        notes=found.notes,
+    )
+
+
+def _notes(volume: CTVolume) -> list[Note]:
+    if volume.acquisition.metal_artifact_reduction is None:
+        text = "the header does not say whether metal artefacts were reduced: on such a series halos and gaps mislead"
+        return [Note("artifact_reduction_unknown", text)]
+    return []

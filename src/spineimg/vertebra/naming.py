@@ -1,0 +1,161 @@
+"""Names for the bodies of a spine: counted from named clicks, or from the sacrum upwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from spineimg.anatomy import order, parse_level
+from spineimg.errors import RoiError
+from spineimg.geometry import FloatArray
+from spineimg.notes import Note
+from spineimg.rois import RoiSet, VertebraRoi
+from spineimg.vertebra.body import Body, BodyNotFoundError
+from spineimg.vertebra.spine import Spine, SpineSettings, find_spine, search_spine
+from spineimg.volume import CTVolume
+
+_COUNTS = tuple(product((5, 6, 4), (12, 13, 11)))
+"""Numbers of lumbar and thoracic vertebrae, the usual ones first (Tins 2016: 5-6 lumbar; 14 % have other ribs)."""
+_MOST_LUMBAR = 6
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NamedBody:
+    """A body and its level. confirmed: the name rests on a person's click. held: its fit leans on its neighbours."""
+
+    level: str
+    body: Body
+    confirmed: bool
+    held: bool
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NamedSpine:
+    """Bodies from head to foot, without a gap; `unnamed` are bodies that nothing tells the names of. notes: why the
+    list ends, and what is doubtful."""
+
+    vertebrae: tuple[NamedBody, ...]
+    unnamed: tuple[Body, ...]
+    notes: tuple[Note, ...]
+    spine: Spine
+
+    def rois(self) -> RoiSet:
+        """One click a body."""
+        return RoiSet(
+            tuple(VertebraRoi(one.level, one.body.center_lps_mm, confirmed=one.confirmed) for one in self.vertebrae)
+        )
+
+
+def name_spine(
+    volume: CTVolume, seed: Mapping[str, npt.ArrayLike] | None = None, settings: SpineSettings | None = None
+) -> NamedSpine:
+    """All bodies of the spine that are found, with their levels.
+
+    seed: level -> (3,) LPS mm of a point inside that body; several settle how many vertebrae a region has. Without one
+    the spine is searched for and named from the sacrum upwards, unconfirmed; where no sacrum is seen, nothing is named.
+    Raises BodyNotFoundError when the body of the first seed is not believed or there is no spine, RoiError for seeds
+    that contradict each other, PixelError.
+    """
+    if not seed:
+        return _from_sacrum(search_spine(volume, settings))
+    seeds = {parse_level(level): np.asarray(point, dtype=np.float64) for level, point in seed.items()}
+    first = next(iter(seeds))
+    spine = find_spine(volume, seeds[first], settings)
+    known = {spine.start: first}
+    for level in list(seeds)[1:]:
+        at = _index(spine, seeds[level])
+        if at in known:
+            raise RoiError(f"the seeds {known[at]} and {level} lie in one vertebra: keep one")
+        known[at] = level
+    return _named(spine, known, confirmed=True)
+
+
+def _index(spine: Spine, point: FloatArray) -> int:
+    """Which body holds a further seed. Raises BodyNotFoundError when none of the list does."""
+    for i, body in enumerate(spine.bodies):
+        local = (point - body.center_lps_mm) @ body.axes.T
+        if abs(local[2]) < body.height_mm / 2 and np.hypot(*local[:2]) < body.width_mm / 2:
+            return i
+    raise BodyNotFoundError(
+        "seed_not_reached", f"the seed {np.round(point, 1).tolist()} lies in none of the bodies that hang together"
+    )
+
+
+def _from_sacrum(spine: Spine) -> NamedSpine:
+    if not spine.sacrum:
+        text = "the sacrum is not seen below the lowest body, so that nothing tells the names: give a seed"
+        return NamedSpine((), spine.bodies[::-1], (Note("no_sacrum", text), *_ends(spine, "", "")), spine)
+    return _named(spine, {0: "L5"}, confirmed=False)
+
+
+def _named(spine: Spine, known: Mapping[int, str], *, confirmed: bool) -> NamedSpine:
+    """Levels counted from the known ones, under the first usual number of vertebrae that holds them all."""
+    count = len(spine.bodies)
+    for lumbar, thoracic in _COUNTS:
+        names = _sequence(lumbar, thoracic)
+        if not all(level in names for level in known.values()):
+            continue
+        offsets = {names.index(level) - i for i, level in known.items()}
+        if len(offsets) == 1:
+            break
+    else:
+        told = ", ".join(f"{level} (body {i + 1} of {count} from below)" for i, level in sorted(known.items()))
+        raise RoiError(f"the seeds contradict each other: {told}")
+    offset = offsets.pop()
+    found: list[NamedBody] = []
+    extra: list[Body] = []
+    for i, (body, held) in enumerate(zip(spine.bodies, spine.held, strict=True)):
+        if 0 <= i + offset < len(names):
+            found.append(NamedBody(names[i + offset], body, confirmed, held))
+        elif i + offset == -1 and lumbar < _MOST_LUMBAR and not held:
+            found.append(NamedBody(f"L{lumbar + 1}", body, confirmed, held))
+        else:
+            extra.append(body)
+    found.reverse()
+    notes = (*_ends(spine, found[0].level, found[-1].level), *_doubts(spine, found, confirmed))
+    notes += tuple(
+        Note("from_neighbours", "its own endplates are unclear: they were held to those of its neighbours", one.level)
+        for one in found
+        if one.held
+    )
+    return NamedSpine(tuple(found), tuple(extra), notes, spine)
+
+
+def _sequence(lumbar: int, thoracic: int) -> list[str]:
+    """Levels from the lowest upwards."""
+    names = [
+        *(f"C{n}" for n in range(1, 8)),
+        *(f"T{n}" for n in range(1, thoracic + 1)),
+        *(f"L{n}" for n in range(1, lumbar + 1)),
+    ]
+    return names[::-1]
+
+
+def _ends(spine: Spine, top: str, bottom: str) -> tuple[Note, Note]:
+    """Why the list ends."""
+    return (
+        Note("stopped_above", f"above it the list ends ({spine.above[0]}): {spine.above[1]}", top),
+        Note("stopped_below", f"below it the list ends ({spine.below[0]}): {spine.below[1]}", bottom),
+    )
+
+
+def _doubts(spine: Spine, found: list[NamedBody], confirmed: bool) -> list[Note]:
+    notes = []
+    levels = [one.level for one in found]
+    if not confirmed:
+        text = "names were counted from the sacrum upwards, which sixth lumbar vertebrae and the like mislead: confirm"
+        notes.append(Note("names_unconfirmed", text))
+    lowest = levels[-1]
+    if lowest == "L6":
+        notes.append(Note("sixth_lumbar", "a sixth lumbar vertebra was counted: check the numbering", lowest))
+    elif spine.sacrum and confirmed and lowest != "L5":
+        text = f"the sacrum begins below {lowest}: the numbering is unusual, or the named level is wrong"
+        notes.append(Note("unusual_count", text, lowest))
+    if any(order(level) <= order("T12") for level in levels) and any(level[0] == "L" for level in levels):
+        text = "names across the thoracolumbar junction rest on the usual number of vertebrae: check against the ribs"
+        notes.append(Note("count_assumed", text))
+    return notes

@@ -1,0 +1,187 @@
+"""Shafts fitted as blurred cylinders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spineimg.geometry import Geometry
+from spineimg.implants.axis import fit_shaft
+from spineimg.implants.cylinder import blur_across, frame, side_values, tip_values
+from spineimg.implants.given import GivenScrew, refined
+from spineimg.implants.metal_map import map_metal
+from spineimg.implants.psf import Psf, estimate_psf, usual_psf
+from spineimg.implants.thread import find_thread
+from spineimg.volume import Acquisition, Sharpness
+from tests.implants.implant_cases import Build, Piece, construct
+
+ALONG_Z = np.array([0.0, 0.0, 1.0])
+
+
+def _one(diameter: float = 6.5, **scan: object) -> Build:
+    built = construct(1, diameter_mm=diameter, sides=("left",), **scan)
+    return Build(built.screws, built.rest, built.spacing_mm, built.fwhm_mm)
+
+
+def test_the_model_is_a_blurred_cylinder() -> None:
+    """Against brute force in a plane: a disc on a fine grid, blurred by an anisotropic Gaussian.
+
+    Planted: variances of the edge's normal and tangent swapped.
+    """
+    from scipy import ndimage
+
+    step, radius, widths = 0.05, 2.5, (0.5, 1.4)
+    grid = np.arange(-6, 6, step)
+    x, z = np.meshgrid(grid, grid, indexing="ij")
+    disc = np.clip((radius - np.hypot(x, z)) / step + 0.5, 0, 1)
+    exact = ndimage.gaussian_filter(disc, [w / 2.3548 / step for w in widths])
+    axis = frame(np.zeros(3), np.array([0.0, -1.0, 0.0]))
+    points = np.stack([x.ravel(), np.zeros(x.size), z.ravel()], axis=1)
+    shown = side_values(axis.places(points), radius, blur_across(axis, Psf(*widths), ALONG_Z))
+    assert np.abs(shown - exact.ravel()).max() < 0.04
+
+
+@pytest.mark.parametrize(("cone", "point"), [(0.0, 1.0), (5.0, 0.3)])
+def test_the_tip_holds_the_volume_of_its_cone(cone: float, point: float) -> None:
+    """Blurring moves metal and makes none: the sum over space is the frustum's volume.
+
+    Planted: the point's radius left out.
+    """
+    radius, tip, step = 3.0, 2.0, 0.25
+    grid = [np.arange(-10, 6, step), np.arange(-5, 5, step), np.arange(-5, 5, step)]
+    places = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, 3)
+    total = tip_values(places, radius, (tip, cone, point), 0.16 * np.eye(3)).sum() * step**3
+    small = radius * point
+    frustum = np.pi * cone / 3 * (radius**2 + radius * small + small**2)
+    straight = np.pi * radius**2 * (tip + 10 + step / 2 - cone)
+    assert total == pytest.approx(straight + frustum, rel=0.01)
+
+
+@pytest.mark.parametrize("clip", [None, 3071.0])
+@pytest.mark.parametrize("diameter", [4.5, 7.5])
+def test_a_screw_is_measured_alike_on_both_scales(diameter: float, clip: float | None) -> None:
+    """Planted: the lower flank taken for the half level on the clipped scale (diameter + 0.5 mm); the cone's length
+    taken off the tip."""
+    build = _one(diameter)
+    metal = map_metal(build.volume(clip))
+    piece = build.screws["0-left"]
+    off = np.array([0.8, 1.5, -0.7])
+    fit = fit_shaft(metal, piece.start + off, piece.end - off, diameter / 2 + 0.4, Psf(0.9, 0.9))
+    assert fit is not None
+    assert fit.has_head
+    assert fit.edge.clipped is (clip is not None)
+    assert 2 * fit.outer_radius_mm == pytest.approx(diameter, abs=0.2)
+    assert np.linalg.norm(fit.tip_lps_mm - piece.end) < 0.6
+    assert np.linalg.norm(fit.head_lps_mm - piece.start) < 0.6
+    assert np.degrees(np.arccos(fit.axis.along @ piece.along)) < 0.4
+
+
+def test_the_metals_own_hu_is_read_or_assumed() -> None:
+    build = _one()
+    for clip, expected in ((None, 7000.0), (3071.0, 7000.0)):
+        piece = build.screws["0-left"]
+        fit = fit_shaft(map_metal(build.volume(clip)), piece.start, piece.end, 3.0, Psf(0.9, 0.9))
+        assert fit is not None
+        assert fit.edge.metal_hu == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("widths", [(0.8, 0.8), (1.2, 0.8), (0.8, 1.4)])
+def test_the_blur_is_read_from_the_metal(widths: tuple[float, float]) -> None:
+    """In the slice plane and across it apart. Planted: the two widths swapped."""
+    build = _one(fwhm_mm=widths, spacing_mm=(0.8, 0.5, 0.5))
+    metal = map_metal(build.volume())
+    piece = build.screws["0-left"]
+    usual = Psf(0.9, 1.0)
+    fit = fit_shaft(metal, piece.start, piece.end, 3.2, usual)
+    assert fit is not None
+    psf = estimate_psf(metal, [fit], usual)
+    assert psf.estimated == (True, True)
+    # A voxel is the mean over its box, which has a variance of step²/12.
+    shown = [np.hypot(width, 2.3548 * step / np.sqrt(12)) for width, step in zip(widths, (0.5, 0.8), strict=True)]
+    assert (psf.fwhm_in_plane_mm, psf.fwhm_slice_mm) == pytest.approx(shown, rel=0.15)
+
+
+def test_a_clipped_flank_does_not_tell_the_blur() -> None:
+    build = _one()
+    metal = map_metal(build.volume(3071.0))
+    piece, usual = build.screws["0-left"], Psf(0.7, 1.1)
+    fit = fit_shaft(metal, piece.start, piece.end, 3.2, usual)
+    assert fit is not None
+    assert estimate_psf(metal, [fit], usual) == usual
+
+
+def test_usual_blur_follows_kernel_pixel_and_thickness() -> None:
+    affine = np.diag([1.0, 0.5, 0.5, 1.0])[[2, 1, 0, 3]]
+    geometry = Geometry.from_affine((5, 5, 5), affine)
+    thick = usual_psf(geometry, Acquisition(slice_thickness_mm=3.0))
+    sharp = usual_psf(geometry, Acquisition(slice_thickness_mm=1.0, sharpness=Sharpness.SHARP))
+    assert thick.fwhm_slice_mm == pytest.approx(3.0 / np.sqrt(12) * 2.35482 * 1.1, rel=1e-4)
+    assert sharp.fwhm_in_plane_mm < thick.fwhm_in_plane_mm < 1.0
+    assert thick.estimated == (False, False)
+
+
+def test_a_thread_is_seen_on_the_edge() -> None:
+    """A helix of 0.35 mm amplitude and 2.75 mm pitch, weakened by the blur. Planted: the transfer left out."""
+    rng = np.random.default_rng(3)
+    places = np.stack([rng.uniform(-15, 15, 3000), *rng.normal(0, 3, (2, 3000))], axis=1)
+    angle = np.arctan2(places[:, 2], places[:, 1])
+    sigma, slope = 0.36, 0.4
+    left = np.exp(-2 * (np.pi * sigma / 2.75) ** 2)
+    wave = 0.35 * left * np.cos(2 * np.pi * places[:, 0] / 2.75 + angle + 1.0)
+    residuals = slope * wave + rng.normal(0, 0.03, 3000)
+    thread = find_thread(places, residuals, np.full(3000, slope), sigma)
+    assert thread.pitch_mm == pytest.approx(2.75)
+    assert thread.starts == -1
+    assert thread.wave_mm == pytest.approx(0.35 * left, rel=0.05)
+    assert thread.crest_mm == pytest.approx(1.25 * 0.35, abs=0.03)
+    assert np.corrcoef(thread.over_mm(places), wave)[0, 1] > 0.99
+
+
+def test_a_plain_shaft_has_no_thread() -> None:
+    rng = np.random.default_rng(4)
+    places = np.stack([rng.uniform(-15, 15, 3000), *rng.normal(0, 3, (2, 3000))], axis=1)
+    thread = find_thread(places, rng.normal(0, 0.05, 3000), np.full(3000, 0.4), 0.36)
+    assert thread.crest_mm is None
+    assert thread.explained < 0.12
+
+
+def test_a_marked_screw_is_refined() -> None:
+    """Marks 2 mm off are corrected; the nominal diameter stays. Planted: the mark returned as it is."""
+    build = _one()
+    metal = map_metal(build.volume(3071.0))
+    piece = build.screws["0-left"]
+    off = np.array([1.5, 1.0, 1.0])
+    given = GivenScrew(piece.start + off, piece.end - off, diameter_mm=6.5, id="a")
+    screw = refined(metal, given, Psf(0.9, 0.9))
+    assert np.linalg.norm(screw.fit.tip_lps_mm - piece.end) < 0.7
+    assert np.linalg.norm(screw.fit.head_lps_mm - piece.start) < 0.7
+    assert screw.diameter_mm == 6.5
+    assert screw.id == "a"
+    assert not screw.notes
+
+
+def test_a_mark_without_metal_is_kept_with_a_note() -> None:
+    build = _one()
+    metal = map_metal(build.volume())
+    piece = build.screws["0-left"]
+    away = np.array([0.0, 0.0, 13.0])
+    screw = refined(metal, GivenScrew(piece.start + away, piece.end + away, id="b"), Psf(0.9, 0.9))
+    assert [note.code for note in screw.notes] == ["not_refined"]
+    assert np.allclose(screw.fit.head_lps_mm, piece.start + away)
+
+
+def test_a_wrong_label_is_noticed() -> None:
+    build = _one()
+    metal = map_metal(build.volume())
+    piece = build.screws["0-left"]
+    screw = refined(metal, replace(GivenScrew(piece.start, piece.end), diameter_mm=9.0), Psf(0.9, 0.9))
+    assert [note.code for note in screw.notes] == ["diameter_differs"]
+
+
+def test_a_piece_of_anything_else_is_no_shaft() -> None:
+    ball = Piece(np.zeros(3), np.array([0.0, -12.0, 0.0]), 9.0)
+    metal = map_metal(Build({}, [ball]).volume())
+    fit = fit_shaft(metal, np.array([0.0, 2.0, 0.0]), np.array([0.0, -14.0, 0.0]), 3.0, Psf(0.9, 0.9))
+    assert fit is None or fit.radius_mm > 5 or fit.misfit > 0.1

@@ -1,0 +1,203 @@
+"""Verdicts, Silva's type, Nam's definitions and the construct's numbers."""
+
+import numpy as np
+import pytest
+
+from spineimg.anatomy import Side
+from spineimg.implants.grade import construct_summary, grade
+from spineimg.implants.halo import HaloFit
+from spineimg.implants.model import Gap, Halo, Loosening, Rod, Screw, Shaft
+from spineimg.implants.psf import Psf
+from spineimg.implants.unrolled import Cells
+from spineimg.implants.verdict import Conditions, judge
+from spineimg.volume import Sharpness
+
+SHAFT = Shaft((20.0, 30.0, 0.0), (20.0, -10.0, 0.0), 6.5, 7000.0, False)
+GAP = Gap((0.0, 0.0, 0.0), 2.0, 4.0, 0.5)
+P, A, I, N = Loosening.PRESENT, Loosening.ABSENT, Loosening.INDETERMINATE, Loosening.NOT_ASSESSED  # noqa: E741
+
+
+def fit(width_mm: object, spread_mm: float = 0.1, **changes: object) -> HaloFit:
+    """A fit that found `width_mm` (one number, or (depths, angles)) to ± `spread_mm` in bone of 150 HU."""
+    cells = Cells.cover((1.5, 34.5), 4.0, 12)
+    shape = (cells.depths, cells.sectors)
+    widths = np.broadcast_to(np.asarray(width_mm, dtype=float), shape)
+    middle = float(np.median(widths))
+    values: dict[str, object] = {
+        "width_mm": widths,
+        "sd_mm": np.full(shape, 0.2),
+        "bone_hu": np.full(shape, 150.0),
+        "voxels": np.full(shape, 50),
+        "misfit": np.ones(shape),
+        "shift_mm": (-spread_mm, spread_mm),
+        "cranio_caudal_mm": (middle - 0.1, middle, middle + 0.1),
+        "in_plane_mm": (middle - 0.1, middle, middle + 0.1),
+        "halo_hu": 35.0,
+        "rim_hu": 0.0,
+        "noise_hu": 20.0,
+        "trajectory_hu": 150.0,
+    }
+    return HaloFit(cells=cells, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def conditions(**changes: object) -> Conditions:
+    values: dict[str, object] = {
+        "slice_mm": 0.8,
+        "sharpness": Sharpness.SOFT,
+        "artifact_reduction": False,
+        "psf": Psf(0.8, 0.7, (True, True)),
+    }
+    return Conditions(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("width_mm", "spread_mm", "verdict"),
+    [(2.0, 0.2, P), (0.2, 0.3, A), (1.1, 0.4, I), (0.8, 0.5, I)],
+)
+def test_the_limit_is_one_millimetre(width_mm: float, spread_mm: float, verdict: Loosening) -> None:
+    """Planted: `present` decided by the best width instead of the interval's lower end."""
+    halo, found = judge(fit(width_mm, spread_mm), SHAFT, conditions())
+    assert found is verdict
+    assert halo.interval_mm is not None
+    assert halo.interval_mm[0] <= width_mm <= halo.interval_mm[1]
+    assert bool(halo.reason) is (verdict is I)
+
+
+def test_coverage_and_extent() -> None:
+    """Planted: coverage over the whole map instead of its judged part."""
+    widths = np.zeros((8, 12))
+    widths[4:] = 2.0
+    halo, verdict = judge(fit(widths, cranio_caudal_mm=(1.0, 1.2, 1.4)), SHAFT, conditions())
+    assert halo.coverage_over_1mm == pytest.approx(0.5)
+    assert halo.axial_extent_mm == pytest.approx(4 * 33 / 8)
+    assert halo.shape == "widest at the tip"
+    assert verdict is P
+    soft = np.full((8, 12), 150.0)
+    soft[:4] = 50.0
+    halo, _ = judge(fit(widths, bone_hu=soft), SHAFT, conditions())
+    assert halo.coverage_over_1mm == pytest.approx(1.0)
+    assert np.isnan(halo.map.width_mm[:4]).all()  # type: ignore[union-attr]
+
+
+def test_a_short_zone_is_no_loosening() -> None:
+    widths = np.zeros((8, 12))
+    widths[[0, 2, 4, 6]] = 2.0
+    halo, verdict = judge(fit(widths), SHAFT, conditions())
+    assert halo.axial_extent_mm == pytest.approx(33 / 8)
+    assert verdict is not P
+
+
+def test_streaks_in_the_slice_plane_are_no_zone() -> None:
+    """Planted: the cranio-caudal width not asked for."""
+    halo, verdict = judge(fit(2.0, cranio_caudal_mm=(0.0, 0.2, 0.6)), SHAFT, conditions())
+    assert verdict is I
+    assert "streak" in halo.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"slice_mm": 3.0}, "thick"),
+        ({"sharpness": Sharpness.SHARP}, "sharp"),
+        ({"texture": -0.2}, "sharp"),
+        ({"artifact_reduction": True}, "artefact reduction"),
+        ({"psf": Psf(1.7, 0.7)}, "blurred"),
+    ],
+)
+def test_scans_that_cannot_tell(changes: dict[str, object], word: str) -> None:
+    halo, verdict = judge(fit(2.0), SHAFT, conditions(**changes))
+    assert verdict is N
+    assert not halo.assessable
+    assert halo.width_median_mm is None
+    assert word in halo.reason
+
+
+def test_fits_that_cannot_tell() -> None:
+    shape = (8, 12)
+    for bad, word in (
+        (fit(2.0, noise_hu=300.0), "streaks"),
+        (fit(2.0, bone_hu=np.full(shape, 55.0)), "brighter"),
+        (None, "few voxels"),
+    ):
+        halo, verdict = judge(bad, SHAFT, conditions())
+        assert verdict is N
+        assert word in halo.reason
+    dark = Shaft(SHAFT.head_lps_mm, SHAFT.tip_lps_mm, 6.5, 3900.0, False)
+    assert judge(fit(2.0), dark, conditions())[1] is N
+    assert judge(fit(1.0), SHAFT, conditions(psf=Psf(1.2, 0.7)))[1] is N
+    assert judge(fit(2.5), SHAFT, conditions(psf=Psf(1.2, 0.7)))[1] is P
+
+
+@pytest.mark.parametrize(
+    ("widths", "shape"),
+    [
+        (np.full((8, 12), 2.0), "uniform"),
+        (np.linspace(0, 3, 8)[:, None] * np.ones(12), "widest at the tip"),
+        (np.linspace(3, 0, 8)[:, None] * np.ones(12), "widest at the head"),
+        (np.abs(np.linspace(-3, 3, 8))[:, None] * np.ones(12), "double cone"),
+        (np.where(np.arange(12) < 6, 2.0, 0.0) * np.ones((8, 1)), "one-sided"),
+    ],
+)
+def test_shapes(widths: object, shape: str) -> None:
+    assert judge(fit(widths), SHAFT, conditions())[0].shape == shape
+
+
+def test_regions_are_told_apart() -> None:
+    widths = np.linspace(0, 3, 8)[:, None] * np.ones(12)
+    regions = judge(fit(widths), SHAFT, conditions())[0].regions
+    medians = [regions[name]["width_median_mm"] for name in ("head", "pedicle", "body", "tip")]
+    assert medians == sorted(medians)  # type: ignore[type-var]
+
+
+def screw(name: str, loosening: Loosening, level: str | None = None, gaps: tuple[Gap, ...] = ()) -> Screw:
+    return Screw(name, SHAFT, Halo(True), loosening, level=level, side=Side.LEFT, gaps=gaps)
+
+
+def test_silva_and_nam() -> None:
+    """Planted: type 1 kept when a rod is broken too."""
+    rods = [Rod("left", ((0.0, 0.0, 0.0), (0.0, 0.0, 50.0)), 5.5)]
+    broken = [Rod("left", ((0.0, 0.0, 0.0), (0.0, 0.0, 50.0)), 5.5, (GAP,))]
+    loose, firm, open_one = screw("a", P), screw("b", A), screw("c", N)
+    assert grade([loose, firm], rods).silva_type == 1
+    assert grade([loose, firm], rods).nam_loosening is P
+    both = grade([loose, firm], broken)
+    assert both.silva_type == 3
+    assert both.nam_breakage is P
+    assert len(both.reasons) == 2
+    assert grade([firm], rods).silva_type is None
+    assert grade([firm], rods).nam_loosening is A
+    assert grade([firm, open_one], rods).nam_loosening is I
+    assert grade([open_one], rods).nam_loosening is N
+    assert grade([], []).nam_breakage is N
+    assert grade([screw("d", A, gaps=(GAP,))], rods).silva_type == 3
+    assert grade([firm], broken, artifact_reduction=True).nam_breakage is I
+    assert grade([firm], broken, artifact_reduction=True).silva_type is None
+
+
+def test_words_promise_nothing() -> None:
+    rods = [Rod("left", ((0.0, 0.0, 0.0), (0.0, 0.0, 50.0)), 5.5)]
+    for found in (
+        grade([screw("a", A)], rods),
+        grade([screw("a", N)], rods),
+        grade([screw("a", A), screw("b", I)], rods),
+    ):
+        assert "fixed" not in found.text
+        assert "stable" not in found.text
+        assert any("earlier scan" in text for text in found.not_judged)
+    assert "suspicious" in grade([screw("a", A, gaps=(GAP,))], []).reasons[0]
+
+
+def test_construct_as_nam_defines_it() -> None:
+    """T10, T11 and L1, L2 around a tumour at T12: 8 screws on 10 pedicles. Planted: T13 counted as a level."""
+    screws = [screw(f"{level}-{n}", A, level) for level in ("T10", "T11", "L1", "L2") for n in (1, 2)]
+    summary = construct_summary(screws, ["T12"])
+    assert summary["uiv"] == "T10"
+    assert summary["liv"] == "L2"
+    assert summary["n_screws"] == 8
+    assert summary["fixation_length"] == 4
+    assert summary["screw_density"] == pytest.approx(0.8)
+    assert construct_summary(screws)["fixation_length"] is None
+    unknown = construct_summary([*screws, screw("x", A)])
+    assert unknown["n_screws"] == 9
+    assert unknown["uiv"] is None
+    assert unknown["screw_density"] is None

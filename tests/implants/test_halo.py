@@ -1,0 +1,149 @@
+"""The lucent zone against screws whose zone is known."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from spineimg.geometry import Geometry
+from spineimg.implants.halo import HaloFit, fit_halo
+from spineimg.implants.hardening import Cylinder, Metal, hardening_basis
+from spineimg.implants.metal_map import Windows
+from spineimg.implants.profile import Blur, DiscTables, blurred_disc, cross_axes
+from spineimg.implants.unrolled import Cells, ShaftFrame, shell_voxels
+from tests.implants.halo_cases import around, volume_with_screw
+
+
+@cache
+def _fit(width_mm: float, **options: object) -> HaloFit:
+    volume, shaft = volume_with_screw(width_mm, **options)  # type: ignore[arg-type]
+    fit = fit_halo(Windows(volume), shaft, around(shaft), Blur.from_fwhm(0.8, 1.0))
+    assert fit is not None
+    return fit
+
+
+def _median(fit: HaloFit) -> float:
+    return float(np.median(fit.width_mm))
+
+
+@pytest.mark.parametrize(("width_mm", "clipped"), [(1.0, False), (1.5, True), (2.5, False)])
+def test_width_is_the_true_one(width_mm: float, clipped: bool) -> None:
+    """Planted: widths counted from the axis's fitted radius less the thread (0.35 mm too wide)."""
+    assert _median(_fit(width_mm, clipped=clipped)) == pytest.approx(width_mm, abs=0.15)
+
+
+def test_no_zone_is_no_millimetre() -> None:
+    fit = _fit(0.0)
+    assert _median(fit) + max(fit.shift_mm[1], 0) < 1.0
+
+
+def test_soft_bone_widens_the_interval() -> None:
+    clear, faint = _fit(1.5), _fit(1.5, bone_hu=75.0)
+    assert np.ptp(faint.shift_mm) >= np.ptp(clear.shift_mm)
+    assert np.median(faint.sd_mm) > np.median(clear.sd_mm)
+
+
+def test_a_zone_that_widens_towards_the_tip() -> None:
+    """Planted: rows of the map counted from the tip."""
+    fit = _fit(0.0, width_of=lambda depth, angle: np.clip(3.0 * depth / 40.0, 0, 3))
+    rows = np.median(fit.width_mm, axis=1)
+    front = fit.cells.centers_mm > 18
+    assert rows[front] == pytest.approx(3.0 * fit.cells.centers_mm[front] / 40.0, abs=0.35)
+
+
+def test_a_zone_on_the_cranial_side_lies_at_90_degrees() -> None:
+    """Planted: left and cranial swapped in the map."""
+    fit = _fit(0.0, width_of=lambda depth, angle: np.where(np.abs(angle - np.pi / 2) < 1.3, 2.0, 0.0))
+    front = fit.cells.centers_mm > 18
+    around_it = np.median(fit.width_mm[front], axis=0)
+    angles = fit.cells.centers_deg
+    assert np.median(around_it[np.abs(angles - 90) <= 45]) == pytest.approx(2.0, abs=0.4)
+    assert np.median(around_it[np.abs(angles - 270) <= 45]) < 0.8
+
+
+def test_bone_around_the_screw() -> None:
+    assert _fit(1.0, bone_hu=180.0).trajectory_hu == pytest.approx(180.0, abs=5)
+
+
+def test_no_fit_without_voxels() -> None:
+    volume, shaft = volume_with_screw(1.0)
+    wall = Metal((*around(shaft).cylinders, Cylinder(np.array([0.0, 0, 0]), np.array([30.0, 50, 30]), 40.0)))
+    assert fit_halo(Windows(volume), shaft, wall, Blur.from_fwhm(0.8, 1.0)) is None
+
+
+def test_blurred_disc_against_a_blurred_picture() -> None:
+    """Planted: both standard deviations swapped."""
+    step, s1, s2, radius = 0.05, 0.35, 0.8, 2.5
+    line = (np.arange(241) - 120) * step
+    solid = (np.hypot(line[:, None], line[None]) < radius).astype(float)
+    picture = ndimage.gaussian_filter(solid, [s1 / step, s2 / step])
+    x, y = np.array([0.0, 2.4, 2.9, 0.3, 0.0, 2.0]), np.array([0.0, 0.0, 0.5, 2.6, 3.4, 2.0])
+    row, column = np.round(x / step).astype(int) + 120, np.round(y / step).astype(int) + 120
+    assert blurred_disc(radius, x, y, s1, s2) == pytest.approx(picture[row, column], abs=0.01)
+    tables = DiscTables.build(np.array([2.0, 2.5, 3.0]), (0.0, 4.0), s1, s2)
+    assert tables.at(radius, x, y) == pytest.approx(picture[row, column], abs=0.015)
+
+
+def test_back_projection_of_short_paths_is_the_metal_itself() -> None:
+    """For paths much shorter than l, l (1 - exp(-L/l)) is L, whose back-projection is the blurred metal.
+
+    Planted: the ramp without its factor pi / views.
+    """
+    from spineimg.implants.hardening import HardeningSettings
+
+    geometry = Geometry.from_affine(
+        (40, 100, 100), np.array([[0, 0, 0.4, -20], [0, 0.4, 0, -20], [1.0, 0, 0, -20], [0, 0, 0, 1]])
+    )
+    cylinder = Cylinder(np.array([4.0, 20, -2]), np.array([-3.0, -22, 2]), 3.0)
+    blur = Blur.from_fwhm(0.9, 1.2)
+    axis = cylinder.end_lps_mm - cylinder.start_lps_mm
+    b1, b2 = cross_axes(axis, geometry.normal_lps)
+    x, y = np.array([0.0, 1.0, 2.9, 0.0, 5.0]), np.array([0.0, 1.0, 0.3, 3.1, 2.0])
+    middle = (cylinder.start_lps_mm + cylinder.end_lps_mm) / 2
+    points = middle + x[:, None] * b1 + y[:, None] * b2
+    long = HardeningSettings(lengths_mm=(1e5,), ray_mm=0.2)
+    found = 1e5 * hardening_basis(points, Metal((cylinder,)), geometry, blur, long)[:, 0]
+    sds = blur.along(b1, geometry.normal_lps), blur.along(b2, geometry.normal_lps)
+    assert found == pytest.approx(blurred_disc(3.0, x, y, *sds), abs=0.06)
+
+
+def test_voxels_of_other_metal_count_like_a_cylinder() -> None:
+    """Planted: each voxel's area left out."""
+    geometry = Geometry.from_affine(
+        (40, 100, 100), np.array([[0, 0, 0.4, -20], [0, 0.4, 0, -20], [1.0, 0, 0, -20], [0, 0, 0, 1]])
+    )
+    upright = Cylinder(np.array([3.0, 2, -15]), np.array([3.0, 2, 15]), 2.75)
+    grid = np.stack(np.meshgrid(np.arange(40), np.arange(100), np.arange(100), indexing="ij"), axis=-1).reshape(-1, 3)
+    places = geometry.lps_at(grid)
+    inside = (np.hypot(places[:, 0] - 3, places[:, 1] - 2) < 2.75) & (np.abs(places[:, 2]) < 15)
+    points = np.array([[8.0, 2, 0], [3.0, 9, 0], [-4.0, -4, 1]])
+    blur = Blur.from_fwhm(0.9, 1.2)
+    solid = hardening_basis(points, Metal((upright,)), geometry, blur)
+    voxels = hardening_basis(points, Metal((), places[inside], 0.16, 1.0), geometry, blur)
+    assert voxels == pytest.approx(solid, abs=2e-3)
+
+
+def test_shell_voxels_lie_where_they_say() -> None:
+    volume, shaft = volume_with_screw(0.0)
+    frame = ShaftFrame.of(shaft, volume.geometry.normal_lps)
+    found = shell_voxels(Windows(volume), shaft, frame, (3.0, 5.0), (5.0, 30.0))
+    way = found.points_lps_mm - frame.head_lps_mm
+    depth = way @ frame.axis
+    assert depth == pytest.approx(found.depth_mm)
+    assert np.linalg.norm(way - depth[:, None] * frame.axis, axis=1) == pytest.approx(found.distance_mm)
+    assert found.distance_mm.min() >= 3
+    assert found.distance_mm.max() <= 5
+    index = np.round(volume.geometry.index_at(found.points_lps_mm)).astype(int)
+    assert found.hu[::100] == pytest.approx([volume.read(k)[r, c] for k, r, c in index[::100]])
+    up = np.array([0.0, 0.0, 1.0])
+    cranial = way @ up - depth * (frame.axis @ up) > 2.5
+    assert np.abs(np.degrees(found.angle_rad[cranial]) - 90).max() < 62
+
+
+def test_cells_number_and_spread_agree() -> None:
+    cells = Cells.cover((1.5, 35.0), 4.0, 12)
+    depth, angle = np.meshgrid(cells.centers_mm, np.radians(cells.centers_deg), indexing="ij")
+    assert np.array_equal(cells.number(depth.ravel(), angle.ravel()), np.arange(cells.count))
+    values = np.random.default_rng(3).random((cells.depths, cells.sectors))
+    assert cells.spread(values, depth.ravel(), angle.ravel()) == pytest.approx(values.ravel())

@@ -1,0 +1,89 @@
+"""Rods and breaks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spineimg.implants.breaks import BreakSettings, Core, find_gaps, smallest_visible_mm
+from spineimg.implants.detect import find_metal
+from tests.implants.implant_cases import COBALT_CHROME, construct
+
+STEP = 0.25
+
+
+def _core(width_mm: float, sigma_mm: float, metal_hu: float, end_hu: float | None) -> Core:
+    """A core with one gap in the middle of 40 mm, by the formula."""
+    from scipy.special import ndtr
+
+    depths = np.arange(0, 40, STEP)
+    x = depths - 20.0
+    hu = metal_hu * (1 - ndtr((x + width_mm / 2) / sigma_mm) + ndtr((x - width_mm / 2) / sigma_mm))
+    top = metal_hu if end_hu is None else end_hu
+    return Core(depths, np.minimum(hu, top), metal_hu, top, np.full(len(depths), sigma_mm))
+
+
+@pytest.mark.parametrize("end_hu", [None, 3071.0])
+@pytest.mark.parametrize("width", [1.0, 2.0, 4.0])
+def test_the_width_of_a_gap(width: float, end_hu: float | None) -> None:
+    """Planted: the width that a clipped profile shows taken for the gap's own."""
+    ((middle, found),) = find_gaps(_core(width, 0.42, 7000.0, end_hu), BreakSettings())
+    assert middle == pytest.approx(20.0, abs=0.3)
+    assert found == pytest.approx(width, abs=0.12)
+
+
+@pytest.mark.parametrize(("metal_hu", "end_hu"), [(7000.0, None), (7000.0, 3071.0), (17000.0, 3071.0)])
+def test_the_smallest_visible_gap_is_named_rightly(metal_hu: float, end_hu: float | None) -> None:
+    """Just wider is found, just narrower is not. Planted: the level of the other scale."""
+    settings, sigma = BreakSettings(), 0.42
+    level = _core(1.0, sigma, metal_hu, end_hu).level_hu(settings) / metal_hu
+    smallest = smallest_visible_mm(sigma, level)
+    assert find_gaps(_core(1.05 * smallest, sigma, metal_hu, end_hu), settings)
+    assert not find_gaps(_core(0.95 * smallest, sigma, metal_hu, end_hu), settings)
+
+
+def test_an_end_is_no_gap() -> None:
+    core = _core(8.0, 0.42, 7000.0, None)
+    half = len(core.depths_mm) // 2
+    cut = Core(core.depths_mm[half:], core.hu[half:], 7000.0, 7000.0, core.sigma_mm[half:])
+    assert not find_gaps(cut, BreakSettings())
+
+
+@pytest.mark.parametrize(("rod_hu", "clip"), [(COBALT_CHROME, None), (7000.0, 3071.0)])
+def test_whole_rods(rod_hu: float, clip: float | None) -> None:
+    """Line, ends and diameter; no gap. Planted: the tube's own centres, which lean towards the heads."""
+    build = construct(rod_hu=rod_hu, sides=("right",))
+    metal = find_metal(build.volume(clip))
+    assert [rod.id for rod in metal.rods] == ["right"]
+    for rod, piece in zip(metal.rods, (p for p in build.rest if p.radius == 2.75), strict=True):
+        points = np.array(rod.points_lps_mm)
+        way = points - piece.start
+        off = np.linalg.norm(way - (way @ piece.along)[:, None] * piece.along, axis=1)
+        assert off.max() < 0.5
+        assert np.linalg.norm(points[0] - piece.start) < 1.0
+        assert np.linalg.norm(points[-1] - piece.end) < 1.0
+        assert rod.diameter_mm == pytest.approx(5.5, abs=0.3)
+        assert rod.gaps == ()
+        assert [note.code for note in rod.notes] == ["smallest_gap"]
+
+
+@pytest.mark.parametrize(("width", "clip", "sides"), [(1.0, None, ("left", "right")), (2.0, 3071.0, ("left",))])
+def test_breaks_of_rod_and_screw(width: float, clip: float | None, sides: tuple[str, ...]) -> None:
+    """A break of 1 mm at slices of 1 mm, of two slices on the clipped scale; the other side is whole.
+
+    Planted: the core of the whole radius, which the neighbouring head fills.
+    """
+    build = construct(rod_gap=(24.0, width), screw_gap=(15.0, width), sides=sides)
+    metal = find_metal(build.volume(clip))
+    gaps = {rod.id: rod.gaps for rod in metal.rods}
+    assert len(gaps["left"]) == 1
+    assert gaps.get("right", ()) == ()
+    rod = next(p for p in build.rest if p.gap is not None)
+    assert np.linalg.norm(gaps["left"][0].center_lps_mm - (rod.start + 24.0 * rod.along)) < 0.7
+    assert gaps["left"][0].width_mm == pytest.approx(width, abs=0.5)
+    assert gaps["left"][0].kink_deg < 4
+    broken = [screw for screw in metal.screws if screw.gaps]
+    piece = build.screws["0-left"]
+    assert len(metal.screws) == 2 * len(sides)
+    assert len(broken) == 1
+    assert np.linalg.norm(broken[0].gaps[0].center_lps_mm - (piece.start + 15.0 * piece.along)) < 0.7

@@ -1,0 +1,67 @@
+"""The screen as a whole, on a small scan with a marked screw."""
+
+import numpy as np
+import pytest
+
+from spineimg.geometry import FloatArray
+from spineimg.implants.given import GivenScrew
+from spineimg.implants.model import ImplantScreen, Loosening
+from spineimg.implants.screen import screen_implants
+from spineimg.implants.texture import noise_texture
+from spineimg.volume import ArraySource, CTVolume
+from tests.implants.halo_cases import volume_with_screw
+
+
+def _screen(volume: CTVolume, shaft: object, **options: object) -> ImplantScreen:
+    marked = GivenScrew(np.array(shaft.head_lps_mm), np.array(shaft.tip_lps_mm), shaft.diameter_mm)  # type: ignore[attr-defined]
+    return screen_implants(volume, shafts=(marked,), **options)  # type: ignore[arg-type]
+
+
+def test_a_marked_screw_with_a_wide_zone() -> None:
+    volume, shaft = volume_with_screw(2.0)
+    told: list[float] = []
+    found = _screen(volume, shaft, progress=lambda part, what: told.append(part))
+    (screw,) = found.screws
+    assert screw.loosening is Loosening.PRESENT
+    assert screw.halo.width_median_mm == pytest.approx(2.0, abs=0.3)
+    assert found.grade.silva_type == 1
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert found.settings["verdict"]["width_mm"] == 1.0
+
+
+def test_cancelling_by_raising() -> None:
+    volume, shaft = volume_with_screw(0.0)
+
+    class Cancelled(Exception):  # noqa: N818
+        pass
+
+    def stop(part: float, what: str) -> None:
+        if part > 0.5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        _screen(volume, shaft, progress=stop)
+
+
+def test_a_scan_without_metal() -> None:
+    volume, _ = volume_with_screw(0.0)
+    hu = np.minimum(np.stack([volume.read(k) for k in range(volume.geometry.shape[0])]), 400)
+    found = screen_implants(CTVolume(volume.geometry, ArraySource(hu.astype(np.float32)), volume.acquisition))
+    assert found.screws == ()
+    assert found.grade.silva_type is None
+    assert found.grade.text == "No screw and no rod was found."
+
+
+def test_a_sharpened_image_shows_in_its_grain() -> None:
+        from scipy import ndimage
+
+    volume, shaft = volume_with_screw(0.0)
+    grain = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=volume.geometry.shape), [0, 0.8, 0.8])
+    soft = 50 + 10 * grain / grain.std()
+    sharp = soft + 0.8 * (soft - ndimage.gaussian_filter(soft, [0, 2, 2]))
+
+    def texture(image: FloatArray) -> float:
+        return noise_texture(CTVolume(volume.geometry, ArraySource(image.astype(np.float32))), [shaft])
+
+    assert texture(sharp) < texture(soft) - 0.02

@@ -1,0 +1,100 @@
+"""The chain of bodies on a phantom with its truth, and on a real scan with labels."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import spineimg
+from spineimg.phantom import BodyTruth, body_truth
+from spineimg.vertebra.body import Body, BodyNotFoundError
+from spineimg.vertebra.naming import name_spine
+from spineimg.vertebra.spine import find_spine, search_spine
+from tests.vertebra.spine_phantoms import WHOLE, spine
+
+DATA = os.environ.get("SPINEIMG_DATA")
+
+
+def truth(level: str) -> BodyTruth:
+    return body_truth(spine()[0].vertebra(level))
+
+
+def worst(body: Body, true: BodyTruth) -> tuple[float, float]:
+    """(mm, degrees) that the endplate planes are off."""
+    pairs = ((body.superior, true.superior), (body.inferior, true.inferior))
+    away = [abs(float((b.point_lps_mm - a.point_lps_mm) @ b.normal_lps)) for a, b in pairs]
+    turn = [float(np.degrees(np.arccos(min(1.0, float(a.normal_lps @ b.normal_lps))))) for a, b in pairs]
+    return max(away), max(turn)
+
+
+@pytest.mark.parametrize("level", ["L4", "T12"])
+def test_one_named_click_names_the_spine(level: str) -> None:
+    """Every body, in order, with its planes. Planted: one step too many between neighbours in the chain."""
+    named = name_spine(spine()[1], {level: truth(level).frame.center_lps_mm + np.array([4.0, -3.0, 3.0])})
+    assert [one.level for one in named.vertebrae] == list(WHOLE[::-1])
+    for one in named.vertebrae:
+        away, turn = worst(one.body, truth(one.level))
+        assert away < 2.0, one.level
+        assert turn < 5.0, one.level
+        assert one.confirmed
+        assert one.body.quality > 0.6
+    assert not named.unnamed
+    assert {note.about for note in named.notes if note.code.startswith("stopped")} == {"T12", "L5"}
+
+
+def test_without_a_click_names_come_from_the_sacrum_and_are_not_confirmed() -> None:
+    """Planted: the sacrum's first segment counted as L5."""
+    named = name_spine(spine()[1])
+    assert [one.level for one in named.vertebrae] == list(WHOLE[::-1])
+    assert not any(one.confirmed for one in named.vertebrae)
+    assert "names_unconfirmed" in {note.code for note in named.notes}
+    for one in named.vertebrae:
+        assert np.linalg.norm(one.body.center_lps_mm - truth(one.level).frame.center_lps_mm) < 3
+
+
+def test_search_in_an_empty_volume_is_refused() -> None:
+    from dataclasses import replace
+
+    from spineimg.volume import ArraySource
+
+    volume = spine()[1]
+    flat = np.full(volume.geometry.shape, 40, np.int16)
+    with pytest.raises(BodyNotFoundError, match="canal"):
+        search_spine(replace(volume, source=ArraySource(flat)))
+
+
+@pytest.mark.parametrize("place", [(0.0, 1.6, 0.0), (1.9, 0.0, 0.0), (0.0, 0.0, 1.3)], ids=["canal", "beside", "disc"])
+def test_a_seed_outside_a_body_is_refused(place: tuple[float, float, float]) -> None:
+    """place: in halves of width, depth and height of L3. Planted: the nearest body taken for it."""
+    true = truth("L3")
+    half = np.array([true.width_mm, true.depth_mm, true.height_mm]) / 2
+    with pytest.raises(BodyNotFoundError):
+        find_spine(spine()[1], true.frame.lps(np.array(place) * half))
+
+
+@pytest.mark.skipif(DATA is None, reason="SPINEIMG_DATA is not set: no real scans")
+def test_a_real_lumbar_spine_is_named_down_to_the_sacrum_and_measured_again(tmp_path: Path) -> None:
+    """L1-L5 against the centres of the reference labels; the written file finds every one of them again."""
+    from spineimg.io.levels import levels_to_dict
+    from spineimg.io.masks import open_labels
+
+    folder = Path(DATA or "") / "totalseg_example"
+    volume = spineimg.load(folder / "example_ct.nii.gz")
+    report = folder / "spine_report" / "example_ct_report"
+    labels, bodies = open_labels(report / "totalseg.nii.gz"), open_labels(report / "totalseg_vertebrae_body.nii.gz")
+    count = labels.geometry.shape[0]
+    map_ = np.stack([labels.source.read(k) for k in range(count)])
+    body = np.stack([bodies.source.read(k) for k in range(count)]) > 0
+    centers = {f"L{n}": labels.geometry.lps_at(np.argwhere((map_ == 32 - n) & body).mean(axis=0)) for n in range(1, 6)}
+    named = name_spine(volume, {"L3": centers["L3"]})
+    assert [one.level for one in named.vertebrae] == ["L1", "L2", "L3", "L4", "L5"]
+    for one in named.vertebrae:
+        assert np.linalg.norm(one.body.center_lps_mm - centers[one.level]) < 4
+    file = tmp_path / "levels.json"
+    file.write_text(json.dumps(levels_to_dict(named, "", "0")), encoding="utf-8")
+    again = spineimg.assess(volume, spineimg.read_rois(file))
+    assert all(len(one.hu.slices) == 3 for one in again.vertebrae)
