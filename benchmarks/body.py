@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.chapters import number, table
-
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.phantom import BodyTruth, Change, Imaging, Phantom, SpineSpec, body_truth
 from spineimg.phantom.model import ellipse_points
@@ -189,7 +188,7 @@ def _inside(found: Table, phantom: Phantom, volume: CTVolume, truth: BodyTruth, 
 
 def _errors(body: Body, truth: BodyTruth) -> tuple[list[float], list[float]]:
     pairs = ((body.superior, truth.superior), (body.inferior, truth.inferior))
-    angles = [float(np.degrees(np.arccos(min(1.0, a.normal_lps @ b.normal_lps)))) for a, b in pairs]
+    angles = [float(np.degrees(np.arccos(min(1.0, float(a.normal_lps @ b.normal_lps))))) for a, b in pairs]
     return angles, [abs(float((b.point_lps_mm - a.point_lps_mm) @ a.normal_lps)) for a, b in pairs]
 
 
@@ -273,8 +272,8 @@ def chapter(figures: Path, progress: Callable[[str], None] = print) -> str:
 
 _INTRODUCTION = f"""\
 Random phantoms (`benchmarks/body.py`: size, curve, scoliosis to 25°, bone from 45 to 200 HU, wedges, osteophytes,
-sclerosis, narrow and bridged discs, an enhanced aorta at the body), noise SD 10-30 HU, {len(CHAPTER_SEEDS)} spines whose
-seeds nothing was tuned on. One click anywhere in the central half of every whole body; clicks within 6 cm of the spine,
+sclerosis, narrow and bridged discs, an enhanced aorta at the body), noise SD 10-30 HU, {len(CHAPTER_SEEDS)} spines that
+nothing was tuned on. One click anywhere in the central half of every whole body; clicks within 6 cm of the spine,
 3 mm or more outside every body; and whole spines from one named click. Wrong: more than 3 mm or 5 degrees off."""
 
 

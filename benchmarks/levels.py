@@ -76,7 +76,7 @@ def _whole(volume: CTVolume, truth: BodyTruth) -> bool:
 
 def _wrong(body: Body, truth: BodyTruth) -> bool:
     pairs = ((body.superior, truth.superior), (body.inferior, truth.inferior))
-    turn = max(float(np.degrees(np.arccos(min(1.0, a.normal_lps @ b.normal_lps)))) for a, b in pairs)
+    turn = max(float(np.degrees(np.arccos(min(1.0, float(a.normal_lps @ b.normal_lps))))) for a, b in pairs)
     return turn > 5 or max(abs(float((b.point_lps_mm - a.point_lps_mm) @ a.normal_lps)) for a, b in pairs) > 3
 
 

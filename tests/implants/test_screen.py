@@ -54,7 +54,7 @@ def test_a_scan_without_metal() -> None:
 
 
 def test_a_sharpened_image_shows_in_its_grain() -> None:
-        from scipy import ndimage
+    from scipy import ndimage
 
     volume, shaft = volume_with_screw(0.0)
     grain = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=volume.geometry.shape), [0, 0.8, 0.8])

@@ -1,4 +1,4 @@
-"""DICOM Segmentations: voxels and lattice against the frames that were written and a reference file, names of segments."""
+"""DICOM Segmentations: voxels, lattice and names against what was written, and against a reference file."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_point_click_and_drag(reading: Any, scan: Callable[[str], Path], kind: s
     assert {note.code for note in expected.hu.notes} <= {note.code for note in (*shown.hu.notes, *shown.notes)}
     assert widget.table.item(0, 2).text() == f"{expected.hu.mean_hu:.1f}"
     assert len(hand.viewer.layers["ROIs"].data) == 3
-    assert len(hand.viewer.layers["Bodies"].data) == 1
+    assert len(hand.viewer.layers["Bodies"].data) == 3
     assert widget.level.currentText() == "L3"
 
     mid = widget.session.ellipses("L2")[1]

@@ -102,6 +102,10 @@ def write_objects(
 
     planes = [one for vertebra in drawn.vertebrae for one in vertebra.hu.slices]
     picture = pixels(draw(volume, drawn)) if planes else None
+    if picture is None and drawn.implants is not None and drawn.implants.screws:
+        from spineimg.export.implant_figure import draw as draw_screws
+
+        picture = pixels(draw_screws(volume, drawn.implants))
     objects = dicom_objects(source_of(volume), document, observer=observer, picture=picture)
     kinds = {"SR": "report", "SEG": "segmentation", "OT": "key image"}
     files = [

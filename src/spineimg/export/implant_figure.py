@@ -212,8 +212,8 @@ def _unrolled(sheet: Sheet, place: tuple[float, float, float, float], halo: Halo
         depths, np.arange(len(angles)), np.ma.masked_invalid(np.asarray(halo.width_mm).T),
         cmap=colours, vmin=0, vmax=_SCALE_MM, shading="nearest",
     )  # fmt: skip
-    wide = np.nan_to_num(np.asarray(halo.width_mm), nan=0.0)
-    if min(wide.shape) > 1 and wide.max() > 1.0 > wide.min():
+    wide = np.ma.masked_invalid(np.asarray(halo.width_mm))
+    if min(wide.shape) > 1 and wide.count() and wide.max() > 1.0 > wide.min():
         axes.contour(depths, np.arange(len(angles)), wide.T, levels=[1.0], colors="#00e5ff", linewidths=1.6)
     names = {0: "left", 90: "cranial", 180: "right", 270: "caudal"}
     spots = [(i, names[round(angle) % 360]) for i, angle in enumerate(angles.tolist()) if round(angle) % 360 in names]

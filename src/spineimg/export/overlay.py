@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from spineimg.errors import SpineImgError
+from spineimg.errors import GeometryError, SpineImgError
 from spineimg.export.files import replacing
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.implants.model import HaloMap, ImplantScreen, Rod, Screw
@@ -34,12 +34,14 @@ def write_overlay(volume: CTVolume, screen: ImplantScreen, path: str | os.PathLi
     """
     if not str(path).lower().endswith(_ENDINGS):
         raise SpineImgError(f"an overlay is written as .nii or .nii.gz, found {Path(path).name!r}: change its ending")
-    if volume.geometry.varies:
-        raise SpineImgError(f"{path}: the slices lie at uneven steps, which a NIfTI volume cannot describe: no overlay")
+    try:
+        lps_from_index = volume.geometry.lps_from_index
+    except GeometryError as error:
+        raise SpineImgError(f"{path}: no overlay, a NIfTI volume cannot describe this series: {error}") from error
     import nibabel
 
     labels = label_volume(volume, screen)
-    lps = volume.geometry.lps_from_index[:, [2, 1, 0, 3]]  # NIfTI counts columns, rows, slices
+    lps = lps_from_index[:, [2, 1, 0, 3]]  # NIfTI counts columns, rows, slices
     image = nibabel.Nifti1Image(labels.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps)
     image.header.set_xyzt_units("mm")
     content = image.to_bytes()

@@ -102,7 +102,12 @@ def hardening_basis(
     low, high = float(flat[:, 2].min()) - margin, float(flat[:, 2].max()) + margin
     heights = np.arange(low, high + step, step)
     paths = _paths(frame, heights, metal, chosen)
-    shorter = np.stack([-np.expm1(paths * np.float32(-1 / length)) for length in chosen.lengths_mm])
+    # Most rays miss the metal, and exponentials are what takes time.
+    shorter = np.zeros((len(chosen.lengths_mm), *paths.shape), dtype=np.float32)
+    hit = np.flatnonzero(paths)
+    lengths = paths.ravel()[hit]
+    for value, length in zip(shorter, chosen.lengths_mm, strict=True):
+        value.reshape(-1)[hit] = -np.expm1(lengths * np.float32(-1 / length))
     return _back_project(shorter, flat, heights, blur, chosen)
 
 

@@ -8,8 +8,8 @@ A: metal. Edge terms: first-order changes of M with radius, position, direction 
 the zone. B: bone, a common mean with a deviation, slope and bend for each piece of the unrolled surface. S: a bright
 rim from R + w outwards, never negative. All but w is linear with normal priors; H and S have bounds. The pieces'
 deviations are eliminated piece by piece, so that one solution costs a few milliseconds. Residuals are weighted by
-Tukey's biweight; a voxel's variance grows with the slope of the metal's edge, since no cylinder is known better than a few
-hundredths of a millimetre.
+Tukey's biweight; a voxel's variance grows with the slope of the metal's edge, since no cylinder is known better than a
+few hundredths of a millimetre.
 """
 
 from __future__ import annotations

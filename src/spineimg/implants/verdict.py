@@ -141,6 +141,15 @@ class VerdictSettings:
             "help": "At least this part of the surface must lie in bone that can be judged.",
         },
     )
+    blind_mm: float = field(
+        default=0.5,
+        metadata={
+            "unit": "mm",
+            "range": (0.0, 1.0),
+            "source": "computed: of 110 HU, a zone of 0.5 mm leaves 8 HU at a blur of 0.6 mm and 1 HU at 0.8 mm",
+            "help": "A narrower zone cannot be told from none: the interval goes down to 0.",
+        },
+    )
     uncertain_mm: float = field(
         default=0.1,
         metadata={
@@ -254,7 +263,9 @@ def _halo(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettin
     limit = settings.width_mm
     widths = surface.width_mm[surface.judged]
     median = float(np.median(widths))
-    low = max(0.0, median + min(fit.shift_mm[0], 0.0) - settings.uncertain_mm)
+    low = median + min(fit.shift_mm[0], 0.0) - settings.uncertain_mm
+    if low < settings.blind_mm:
+        low = 0.0
     high = median + max(fit.shift_mm[1], 0.0) + settings.uncertain_mm
     interval = (low, high)
     coverage = surface.coverage(limit)

@@ -14,6 +14,8 @@ from napari_spineimg.room import Room
 
 NAME = "Implants"
 ROD_COLOUR = "#b9c4cf"
+_NOWHERE = -1e6
+"""A slice that is never shown."""
 
 
 def colour_of(loosening: Loosening) -> str:

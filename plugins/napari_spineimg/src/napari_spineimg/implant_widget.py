@@ -69,7 +69,7 @@ class ImplantWidget(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setMinimumHeight(130)
+        self.table.setMinimumHeight(180)
         self.move, self.add, self.remove = (QPushButton(words) for words in ("Move ends", "Add a screw", "Remove"))
         self.move.setCheckable(True)
         self.move.setToolTip("Drag the head or the tip of a screw in the viewer; it is measured again")
@@ -177,7 +177,9 @@ class ImplantWidget(QWidget):
         self.grade.setVisible(screen is not None)
         if screen is not None:
             lines = [screen.grade.text, *(f"• {reason}" for reason in screen.grade.reasons)]
-            lines += [f"Not judged: {', '.join(screen.grade.not_judged)}"] if screen.grade.not_judged else []
+            self.grade.setToolTip("\n".join(f"Not judged: {one}" for one in screen.grade.not_judged))
+            if screen.grade.not_judged:
+                lines.append(f"{len(screen.grade.not_judged)} criteria need more than one scan: see the tooltip.")
             self.grade.setText("\n".join(lines))
         self._show_pictures()
 

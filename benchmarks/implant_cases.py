@@ -1,0 +1,311 @@
+"""Validation scans of the implant screen: post-operative phantoms by seed, and what the screen makes of each.
+
+    python -m benchmarks.implant_cases FOLDER FIRST_SEED COUNT
+
+A case takes a minute or two to make. In a folder it is one file, `<seed>.npz`: HU and truth; lattice and header come
+from the seed itself, so files of another version of the phantom must be thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.halo_naive import naive_width_mm
+from spineimg.implants.model import HaloMap, ImplantScreen, Rod, Screw
+from spineimg.implants.screen import screen_implants
+from spineimg.phantom import Phantom, varied_postop
+from spineimg.phantom.implant_truth import inside, rod_json, screw_json
+from spineimg.phantom.postop import PostopSpec
+from spineimg.volume import ArraySource, CTVolume, SeriesInfo
+
+FloatArray = npt.NDArray[np.float64]
+Truth = dict[str, Any]
+
+FIRST_SEED = 1000
+"""Seeds below are for tuning."""
+_SAME_SCREW_MM, _SAME_SCREW_DEG, _SAME_GAP_MM = 4.0, 15.0, 6.0
+"""So near the middle of a found shaft comes to the true one, and a found gap to the true one, when they are the same."""
+_ROD_MM = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A scan and its truth. screws, rods: as in `truth.json`."""
+
+    seed: int
+    phantom: Phantom
+    volume: CTVolume
+    screws: list[Truth]
+    rods: list[Truth]
+
+    @property
+    def metal(self) -> PostopSpec:
+        assert isinstance(self.phantom.metal, PostopSpec)
+        return self.phantom.metal
+
+    @property
+    def clipped(self) -> bool:
+        return self.phantom.storage.clip_high
+
+
+def case(seed: int, folder: Path | None = None) -> Case:
+    """One case, read from the folder when it is there, else made (and written there when there is a folder)."""
+    phantom = varied_postop(seed)
+    path = folder / f"{seed}.npz" if folder else None
+    if path and path.exists():
+        with np.load(path) as kept:
+            return _case(seed, phantom, kept["hu"], json.loads(str(kept["truth"])))
+    hu = np.stack([phantom.stored_hu(one) for one in phantom.slices()]).astype(np.int16)
+    truth = _truth(phantom)
+    if path:
+        partial = path.with_suffix(".part.npz")
+        np.savez(partial, hu=hu, truth=json.dumps(truth))
+        os.replace(partial, path)
+    return _case(seed, phantom, hu, truth)
+
+
+def _case(seed: int, phantom: Phantom, hu: npt.NDArray[np.int16], truth: Truth) -> Case:
+    volume = CTVolume(phantom.geometry, ArraySource(hu), phantom.acquisition, SeriesInfo(description=phantom.name))
+    return Case(seed, phantom, volume, truth["screws"], truth["rods"])
+
+
+def _truth(phantom: Phantom) -> Truth:
+    implants = phantom.implants
+    assert implants is not None
+    screws = []
+    for screw in implants.screws:
+        bone = implants.bone(screw.spec.level)
+        screws.append(screw_json(screw, implants.spec.material, bone, inside(bone)))
+    return {"screws": screws, "rods": [rod_json(rod) for rod in implants.rods]}
+
+
+# -- what the screen says about them ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScrewReading:
+    """One true screw beside what was found of it; None where nothing was. Errors are measured minus true.
+
+    true_mm: median width of the zone over the surface in bone; true_same_mm: over the places that the screen judged.
+    bone_hu: planted in the body. naive_mm: by threshold and half-depth on the same found shaft.
+    """
+
+    seed: int
+    name: str
+    broken: bool
+    bone_hu: float
+    planted_mm: float
+    true_mm: float
+    true_p90_mm: float
+    true_coverage: float
+    true_extent_mm: float
+    level_right: bool | None = None
+    offset_mm: float | None = None
+    angle_deg: float | None = None
+    tip_mm: float | None = None
+    diameter_mm: float | None = None
+    length_mm: float | None = None
+    verdict: str = "not found"
+    reason: str = ""
+    width_mm: float | None = None
+    interval_mm: tuple[float, float] | None = None
+    true_same_mm: float | None = None
+    coverage: float | None = None
+    extent_mm: float | None = None
+    naive_mm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GapReading:
+    """One planted break. visible: by the goal's own limits."""
+
+    seed: int
+    what: str
+    width_mm: float
+    visible: bool
+    found_mm: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One scan."""
+
+    seed: int
+    seconds: float
+    slice_mm: float
+    pixel_mm: float
+    clipped: bool
+    sharp: bool
+    reduced: bool
+    material: str
+    screws: tuple[ScrewReading, ...]
+    false_screws: int
+    rods: int
+    rods_found: int
+    false_rods: int
+    gaps: tuple[GapReading, ...]
+    false_gaps: tuple[str, ...] = field(default=())
+
+    @property
+    def fine(self) -> bool:
+        """Voxels up to 0.5 mm, slices up to 1 mm, the scanner's own soft image."""
+        return self.pixel_mm <= 0.5 and self.slice_mm <= 1.0 and not self.sharp and not self.reduced
+
+
+def read(one: Case) -> Reading:
+    """The screen and the naive method on one scan."""
+    start = time.perf_counter()
+    screen = screen_implants(one.volume)
+    seconds = time.perf_counter() - start
+    imaging = one.phantom.imaging
+    pairs = _pairs(one.screws, screen.screws)
+    matched = {id(found) for _, found in pairs if found}
+    lines = _rod_pairs(one.rods, screen.rods)
+    gaps, false_gaps = _gaps(one, screen)
+    return Reading(
+        seed=one.seed,
+        seconds=seconds,
+        slice_mm=max(imaging.thickness_mm, imaging.spacing_mm),
+        pixel_mm=imaging.pixel_mm,
+        clipped=one.clipped,
+        sharp=one.metal.sharpen > 0,
+        reduced=one.metal.reduction,
+        material=one.metal.material,
+        screws=tuple(_screw(one, truth, found) for truth, found in pairs),
+        false_screws=sum(id(screw) not in matched for screw in screen.screws),
+        rods=len(one.rods),
+        rods_found=sum(bool(found) for found in lines),
+        false_rods=len(screen.rods) - sum(map(len, lines)),
+        gaps=gaps,
+        false_gaps=false_gaps,
+    )
+
+
+def _pairs(truths: Sequence[Truth], found: Sequence[Screw]) -> list[tuple[Truth, Screw | None]]:
+    """Every true screw with the found one whose middle lies nearest to it."""
+    left = list(found)
+    pairs: list[tuple[Truth, Screw | None]] = []
+    for truth in truths:
+        head, tip = np.array(truth["head"]), np.array(truth["tip"])
+        along = (tip - head) / np.linalg.norm(tip - head)
+        near = []
+        for screw in left:
+            middle = np.add(screw.shaft.head_lps_mm, screw.shaft.tip_lps_mm) / 2
+            depth = np.clip((middle - head) @ along, 0, np.linalg.norm(tip - head))
+            away = float(np.linalg.norm(middle - head - depth * along))
+            if away < _SAME_SCREW_MM and _angle_deg(along, screw.shaft.direction_lps) < _SAME_SCREW_DEG:
+                near.append((away, len(near), screw))
+        best = min(near)[2] if near else None
+        if best is not None:
+            left.remove(best)
+        pairs.append((truth, best))
+    return pairs
+
+
+def _angle_deg(one: FloatArray, other: FloatArray) -> float:
+    return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(one, other)), one @ other)))
+
+
+def _screw(one: Case, truth: Truth, found: Screw | None) -> ScrewReading:
+    zone = truth["halo"]
+    # Without bone beside it there is no median; the zone cannot be seen there either.
+    known = dict(
+        seed=one.seed,
+        name=truth["id"],
+        broken=bool(truth["gaps"]),
+        bone_hu=float(one.phantom.spine.changes[truth["level"]].hu or np.nan),
+        planted_mm=zone["width_mm"],
+        true_mm=zone["width_median_mm"] or 0.0,
+        true_p90_mm=zone["width_p90_mm"] or 0.0,
+        true_coverage=zone["coverage_over_1mm"] or 0.0,
+        true_extent_mm=zone["axial_extent_mm"],
+    )
+    if found is None:
+        return ScrewReading(**known)
+    head, tip = np.array(truth["head"]), np.array(truth["tip"])
+    along = (tip - head) / np.linalg.norm(tip - head)
+    start, axis = np.array(found.shaft.head_lps_mm), found.shaft.direction_lps
+    middle = (head + tip) / 2 - start
+    halo = found.halo
+    return ScrewReading(
+        **known,
+        offset_mm=float(np.linalg.norm(middle - (middle @ axis) * axis)),
+        angle_deg=_angle_deg(along, axis),
+        tip_mm=float(np.linalg.norm(np.subtract(found.shaft.tip_lps_mm, tip))),
+        diameter_mm=found.shaft.diameter_mm - truth["diameter_mm"],
+        length_mm=found.shaft.length_mm - truth["length_mm"],
+        verdict=str(found.loosening),
+        reason=halo.reason,
+        width_mm=halo.width_median_mm,
+        interval_mm=halo.interval_mm,
+        true_same_mm=_same_places(halo.map, zone) if halo.assessable else None,
+        coverage=halo.coverage_over_1mm,
+        extent_mm=halo.axial_extent_mm,
+        naive_mm=naive_width_mm(one.volume, found.shaft),
+    )
+
+
+def _same_places(found: HaloMap | None, zone: Truth) -> float | None:
+    """Median of the true widths at the places that the screen judged."""
+    if found is None or not np.isfinite(found.width_mm).any():
+        return None
+    width = np.array(zone["width_map_mm"])
+    depths, angles = np.array(zone["depths_mm"]), np.array(zone["angles_deg"])
+    row = np.abs(found.depths_mm[:, None] - depths).argmin(axis=1)
+    turn = np.abs((found.angles_deg[:, None] - angles + 180) % 360 - 180)
+    return float(np.median(width[np.ix_(row, turn.argmin(axis=1))][np.isfinite(found.width_mm)]))
+
+
+def _rod_pairs(truths: Sequence[Truth], rods: Sequence[Rod]) -> list[list[Rod]]:
+    """For each true rod the found ones that run along it."""
+
+    def along(truth: Truth, rod: Rod) -> bool:
+        line, points = np.array(rod.points_lps_mm), np.array(truth["points"])
+        return bool(np.median(np.linalg.norm(line[:, None] - points, axis=2).min(axis=1)) < _ROD_MM)
+
+    return [[rod for rod in rods if along(truth, rod)] for truth in truths]
+
+
+def _gaps(one: Case, screen: ImplantScreen) -> tuple[tuple[GapReading, ...], tuple[str, ...]]:
+    """The planted breaks with what was found of them, and the breaks found where there are none."""
+    seen = [(f"rod {rod.id}", gap) for rod in screen.rods for gap in rod.gaps]
+    seen += [(f"screw {screw.id}", gap) for screw in screen.screws for gap in screw.gaps]
+    imaging = one.phantom.imaging
+    slice_mm = max(imaging.thickness_mm, imaging.spacing_mm)
+    least = 1.0 if slice_mm <= 1 and not one.clipped else 2 * slice_mm
+    planted = [("rod", gap) for rod in one.rods for gap in rod["gaps"]]
+    planted += [("screw", gap) for screw in one.screws for gap in screw["gaps"]]
+    readings, used = [], set()
+    for what, gap in planted:
+        near = [
+            (float(np.linalg.norm(np.subtract(found.center_lps_mm, gap["center"]))), n)
+            for n, (_, found) in enumerate(seen)
+        ]
+        hits = [pair for pair in near if pair[0] < _SAME_GAP_MM]
+        used |= {n for _, n in hits}
+        width = seen[min(hits)[1]][1].width_mm if hits else None
+        readings.append(GapReading(one.seed, what, gap["width_mm"], gap["width_mm"] >= least, width))
+    false = tuple(f"{one.seed}: {name}, {gap.width_mm:.1f} mm" for n, (name, gap) in enumerate(seen) if n not in used)
+    return tuple(readings), false
+
+
+def main() -> None:
+    folder, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(first, first + count):
+        case(seed, folder)
+        print(seed, flush=True)
+
+
+if __name__ == "__main__":
+    main()
