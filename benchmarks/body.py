@@ -247,7 +247,7 @@ def _clicks_outside(phantom: Phantom, volume: CTVolume, draw: np.random.Generato
 
 # -- the chapter ------------------------------------------------------------------------------------------------------
 
-CHAPTER_SEEDS = (901, 902, 903)
+CHAPTER_SEEDS = (901, 902, 903, 904, 905)
 """Used for nothing else."""
 CHAPTER_SLICES_MM = (1.2, 3.0)
 

@@ -109,7 +109,6 @@ class ScrewReading:
     true_p90_mm: float
     true_coverage: float
     true_extent_mm: float
-    level_right: bool | None = None
     offset_mm: float | None = None
     angle_deg: float | None = None
     tip_mm: float | None = None

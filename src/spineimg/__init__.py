@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spineimg.errors import SpineImgError as SpineImgError
     from spineimg.geometry import Geometry as Geometry
+    from spineimg.implants.model import ImplantScreen as ImplantScreen
+    from spineimg.implants.screen import screen_implants as screen_implants
     from spineimg.io.opening import load as load
     from spineimg.io.rois import read_rois as read_rois
     from spineimg.io.rois import write_rois as write_rois
@@ -34,6 +36,8 @@ _WHERE = {
     "read_rois": "io.rois",
     "write_rois": "io.rois",
     "assess": "pipeline",
+    "screen_implants": "implants.screen",
+    "ImplantScreen": "implants.model",
     "CaseResult": "results",
 }
 

@@ -72,6 +72,8 @@ def draw_spine(volume: CTVolume, marks: Sequence[Mark], notes: Sequence[str]) ->
         raise SpineImgError("there is no level to draw: give a seed, or leave the figure out")
     course = np.array(sorted((mark.center_lps_mm for mark in marks), key=lambda center: float(center[2])))
     low, high = float(course[0, 2]) - _BEYOND_MM, float(course[-1, 2]) + _BEYOND_MM
+    seen = volume.geometry.lps_at(np.array(list(np.ndindex(2, 2, 2))) * _far(volume))[:, 2]
+    low, high = max(low, float(seen.min())), min(high, float(seen.max()))
     front, back = float(course[:, 1].min()) - _BEFORE_MM, float(course[:, 1].max()) + _BEHIND_MM
     width, height = (back - front) * _PIXELS_PER_MM, (high - low) * _PIXELS_PER_MM
     lines = [line for note in notes for line in wrapped(note, 9.5, width + _CHART, 2)]
@@ -97,6 +99,11 @@ def draw_spine(volume: CTVolume, marks: Sequence[Mark], notes: Sequence[str]) ->
     return sheet
 
 
+def _far(volume: CTVolume) -> npt.NDArray[np.int_]:
+    """The last index along each axis."""
+    return np.array(volume.geometry.shape) - 1
+
+
 def _sheet_hu(
     volume: CTVolume, course: FloatArray, across: tuple[float, float], along: tuple[float, float]
 ) -> npt.NDArray[np.float64]:
@@ -107,7 +114,7 @@ def _sheet_hu(
     x = np.interp(z, course[:, 2], course[:, 0])
     points = np.stack(np.broadcast_arrays(x[:, None], y[None], z[:, None]), axis=-1)
     index = volume.geometry.index_at(points)
-    top = np.array(volume.geometry.shape) - 1
+    top = _far(volume)
     inside = ((index >= -0.5) & (index <= top + 0.5)).all(axis=-1)
     found = np.full(inside.shape, np.nan)
     if not inside.any():

@@ -91,6 +91,10 @@ _OTHER_TILTS = (0.25, -0.25)
 _CLEARLY = 0.02
 """A fit this far from where the chain saw the face may have ended in a wrong valley: a start of 14 degrees more or less
 replaces it when it explains clearly more. Engineering choice."""
+_METAL_HU, _CEMENT_HU, _SHARE = 1500.0, 700.0, 0.03
+"""Bone islands reach 800 HU but fill less of a body. Engineering choice."""
+_SCLEROSIS_MM, _SCLEROSIS_HU = 4.0, 120.0
+"""Looked for so far below the endplate planes, where the blur of the shell has ended. Engineering choice."""
 _WEDGE_NOTE_DEG, _HOLLOW_NOTE_MM = 12.0, 4.5
 """From here on a fracture is worth a look. Engineering choice: a wedge of 20 % of 24 mm over 34 mm is 8 degrees."""
 
@@ -169,7 +173,8 @@ def fit_between(
         disc_score=min(below.score, above.score),
         neighbours=body.height_mm / height_mm,
     )
-    body = replace(body, quality=quality(found), notes=_notes(body, top, bottom))
+    notes = (*_notes(body, top, bottom), *_contents(crop, body))
+    body = replace(body, quality=quality(found), notes=notes)
     return FittedBody(body, found, frame, top, bottom)
 
 
@@ -232,6 +237,26 @@ def _notes(body: Body, top: EndplateFit, bottom: EndplateFit) -> tuple[Note, ...
     if hollow > _HOLLOW_NOTE_MM:
         found.append(("deep_endplate", f"an endplate is {hollow:.1f} mm deep: look for a fracture or Schmorl's node"))
     return tuple(Note(code, text) for code, text in found)
+
+
+def _contents(crop: Crop, body: Body) -> tuple[Note, ...]:
+    """What is too bright for trabecular bone, within two thirds of the way to the wall."""
+    ring = 0.67 * body.outline_mm[::6]
+    across = np.concatenate([ring * part for part in (0.2, 0.5, 0.8, 1.0)])
+    inset = min(_SCLEROSIS_MM, 0.2 * body.height_mm)
+    heights = np.linspace(-0.5, 0.5, 9) * (body.height_mm - 2 * inset)
+    places = body.center_lps_mm + (across @ body.axes[:2])[None] + heights[:, None, None] * body.cranial_lps
+    hu = crop.sample(crop.index(places))
+    if (hu > _METAL_HU).mean() > _SHARE:
+        text = "metal lies in the body (screw, cage): its HU are not those of bone"
+        return (Note("metal_in_body", text),)
+    if (hu > _CEMENT_HU).mean() > _SHARE:
+        return (Note("dense_inclusion", "something far denser than trabecular bone lies in the body: look for cement"),)
+    core = float(np.median(hu[2:-2]))
+    dense = max(float(np.median(hu[0])), float(np.median(hu[-1]))) - core
+    if dense > _SCLEROSIS_HU:
+        return (Note("sclerosis", f"a band under an endplate is {dense:.0f} HU denser than the middle of the body"),)
+    return ()
 
 
 # -- steps ------------------------------------------------------------------------------------------------------------

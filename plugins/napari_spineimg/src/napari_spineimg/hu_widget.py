@@ -307,7 +307,6 @@ class HuWidget(QWidget):
         if vertebra is None:
             return
         self.current = level
-        self.level.setCurrentText(level)
         if vertebra.hu.slices:
             self.room.move_to(np.mean([one.center_lps_mm for one in vertebra.hu.slices], axis=0))
         self._show(self._session)

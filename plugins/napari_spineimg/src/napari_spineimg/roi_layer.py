@@ -63,6 +63,7 @@ class RoiLayer:
             "units": ("mm", "mm", "mm"),
             "face_color": "transparent",
             "edge_width": 0.6,
+            "opacity": 1.0,
         }
         active = viewer.layers.selection.active
         self.outlines = viewer.add_shapes(name=OUTLINE_NAME, edge_color=OUTLINE_COLOUR, **keywords)

@@ -24,6 +24,8 @@ from napari_spineimg.plane_view import Line
 from napari_spineimg.sessions import Sessions
 from napari_spineimg.study import Study, middle_lps_mm, study_of
 
+_BOX: dict[str, Any] = {"visible": False, "box": True, "box_color": "#101418"}
+"""Words in the picture stand on black, whatever the theme."""
 _EDGES = ("middle_left", "middle_right", "top_center", "bottom_center")
 _rooms: WeakKeyDictionary[Any, Room] = WeakKeyDictionary()
 
@@ -85,10 +87,10 @@ class Room:
         for window in windows.WINDOWS:
             viewer.bind_key(window.key, self._window_key(window), overwrite=True)
         for edge in _EDGES:
-            overlay = TextOverlay(position=edge, font_size=14, color="#ffd23f", visible=False)
+            overlay = TextOverlay(position=edge, font_size=14, color="#ffd23f", **_BOX)
             viewer.canvas.overlays[f"spineimg_{edge}"] = overlay
         viewer.canvas.overlays["spineimg_facts"] = TextOverlay(
-            position="top_left", font_size=11, color="#e8eef4", visible=False
+            position="top_left", font_size=11, color="#e8eef4", **_BOX
         )
 
     def _inserted(self, event: Any) -> None:
