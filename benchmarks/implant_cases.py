@@ -9,7 +9,6 @@ from the seed itself, so files of another version of the phantom must be thrown 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ Truth = dict[str, Any]
 FIRST_SEED = 1000
 """Seeds below are for tuning."""
 _SAME_SCREW_MM, _SAME_SCREW_DEG, _SAME_GAP_MM = 4.0, 15.0, 6.0
-"""So near the middle of a found shaft comes to the true one, and a found gap to the true one, when they are the same."""
+"""So near the middle of a found shaft comes to the true shaft, a found gap to the true gap, if they are the same."""
 _ROD_MM = 3.0
 
 
@@ -70,7 +69,7 @@ def case(seed: int, folder: Path | None = None) -> Case:
     if path:
         partial = path.with_suffix(".part.npz")
         np.savez(partial, hu=hu, truth=json.dumps(truth))
-        os.replace(partial, path)
+        partial.replace(path)
     return _case(seed, phantom, hu, truth)
 
 
@@ -218,17 +217,17 @@ def _angle_deg(one: FloatArray, other: FloatArray) -> float:
 def _screw(one: Case, truth: Truth, found: Screw | None) -> ScrewReading:
     zone = truth["halo"]
     # Without bone beside it there is no median; the zone cannot be seen there either.
-    known = dict(
-        seed=one.seed,
-        name=truth["id"],
-        broken=bool(truth["gaps"]),
-        bone_hu=float(one.phantom.spine.changes[truth["level"]].hu or np.nan),
-        planted_mm=zone["width_mm"],
-        true_mm=zone["width_median_mm"] or 0.0,
-        true_p90_mm=zone["width_p90_mm"] or 0.0,
-        true_coverage=zone["coverage_over_1mm"] or 0.0,
-        true_extent_mm=zone["axial_extent_mm"],
-    )
+    known: dict[str, Any] = {
+        "seed": one.seed,
+        "name": truth["id"],
+        "broken": bool(truth["gaps"]),
+        "bone_hu": float(one.phantom.spine.changes[truth["level"]].hu or np.nan),
+        "planted_mm": zone["width_mm"],
+        "true_mm": zone["width_median_mm"] or 0.0,
+        "true_p90_mm": zone["width_p90_mm"] or 0.0,
+        "true_coverage": zone["coverage_over_1mm"] or 0.0,
+        "true_extent_mm": zone["axial_extent_mm"],
+    }
     if found is None:
         return ScrewReading(**known)
     head, tip = np.array(truth["head"]), np.array(truth["tip"])

@@ -1,12 +1,14 @@
 """Writes docs/validation.md: what was measured, against which goal, beside which peers.
 
-    python -m benchmarks.validate
+    python -m benchmarks.validate [--only 7,8]
 
-Every table and picture comes from code in this folder, in this run.
+Every table and picture comes from code in this folder. With --only the other chapters stay as they were measured.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -99,6 +101,18 @@ Goal: no {", no ".join(BAD)}; at most {MOST_SECONDS:g} s and {MOST_BYTES / 2**30
 {table(outcomes)}"""
 
 
+def _levels(figures: Path, progress: Progress) -> str:
+    from benchmarks.body import chapter
+
+    return chapter(figures, progress)
+
+
+def _implants(figures: Path, progress: Progress) -> str:
+    from benchmarks.implants import chapter
+
+    return chapter(figures, progress)
+
+
 CHAPTERS = (
     Chapter("Where voxels are: loaders", _loaders),
     Chapter("Vertebral HU on phantoms", _hu),
@@ -106,13 +120,15 @@ CHAPTERS = (
     Chapter("The flag", _flags),
     Chapter("Real scans, read twice", _real),
     Chapter("Broken input", _fuzz),
+    Chapter("From a click to a body, and the names of the spine", _levels),
+    Chapter("Screws and halos", _implants),
 )
 
 INTRODUCTION = """\
 # Validation
 
-Written by `make validate`; each table and picture comes from code in `benchmarks/` in one run, peers included. In bold:
-what misses a goal.
+Written by `make validate`; each table and picture comes from code in `benchmarks/`, peers measured in the same run as
+the chapter they stand in. In bold: what misses a goal.
 
 What this shows and what not: the truth is that of simulated scans, laid out in mm with known HU. They have blur,
 partial volume and correlated noise, but no scatter, no beam hardening, no streaks, no motion and no scanner's error of
@@ -121,16 +137,30 @@ that a reader's ROI is well placed, or that a cutoff predicts failure. This is n
 """
 
 
-def document(figures: Path, progress: Progress) -> str:
-    """The whole page."""
+def document(figures: Path, progress: Progress, only: frozenset[int], before: str) -> str:
+    """The whole page. only: chapters to measure, all when empty; before: the page that has the others."""
+    kept = _chapters_of(before)
     parts = [INTRODUCTION]
     for number, chapter in enumerate(CHAPTERS, 1):
+        if only and number not in only:
+            if number in kept:
+                parts.append(kept[number])
+            continue
         progress(f"{number} of {len(CHAPTERS)}: {chapter.title}")
         parts.append(f"## {number}. {chapter.title}\n\n{chapter.write(figures, progress)}\n")
     return "\n".join(parts)
 
 
+def _chapters_of(page: str) -> dict[int, str]:
+    """Number -> a chapter with its heading."""
+    pieces = re.split(r"^(?=## \d+\. )", page, flags=re.MULTILINE)[1:]
+    return {int(re.match(r"## (\d+)", piece)[1]): piece.rstrip("\n") + "\n" for piece in pieces}  # type: ignore[index]
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.validate", description="Accuracy, with peers.")
+    parser.add_argument("--only", default="", metavar="N,N", help="measure these chapters, keep the others")
+    only = frozenset(int(word) for word in parser.parse_args().only.split(",") if word)
     start = time.perf_counter()
 
     def progress(text: str) -> None:
@@ -138,8 +168,8 @@ def main() -> None:
 
     figures = DOCS / "validation"
     figures.mkdir(parents=True, exist_ok=True)
-    text = document(figures, progress)
     page = DOCS / "validation.md"
+    text = document(figures, progress, only, page.read_text(encoding="utf-8") if page.exists() else "")
     page.write_text(text, encoding="utf-8")
     progress(f"wrote {page}")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import flag_table, hu_accuracy, metal_accuracy, real_data
+from benchmarks import flag_table, hu_accuracy, metal_accuracy, real_data, validate
 from benchmarks.chapters import number, table
 from spineimg.rois import Ellipse
 
@@ -160,3 +161,21 @@ def test_label_on_a_real_scan_reads_the_same_twice() -> None:
 def test_numbers_and_tables_as_text() -> None:
     assert [number(x, 2, sign=True) for x in (-0.001, 0.126, -3.0, None)] == ["0.00", "+0.13", "−3.00", "–"]
     assert table(["a", "b"], [[1, None], ["x|y", 2.5]]) == "| a | b |\n|---|---|\n| 1 |  |\n| x\\|y | 2.5 |"
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_chapters_that_are_not_measured_again_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a chapter ended at the first heading of any depth; its sections were lost."""
+    made = [validate.Chapter("One", lambda figures, progress: "1\n\n### Section\n\na"), validate.Chapter("Two", _two)]
+    monkeypatch.setattr(validate, "CHAPTERS", tuple(made))
+    whole = validate.document(tmp_path, str, frozenset(), "")
+    assert whole.endswith("## 1. One\n\n1\n\n### Section\n\na\n\n## 2. Two\n\nold\n")
+    monkeypatch.setattr(validate, "CHAPTERS", (made[0], validate.Chapter("Two", lambda figures, progress: "new")))
+    again = validate.document(tmp_path, str, frozenset({2}), whole)
+    assert again == whole.replace("old", "new")
+
+
+def _two(figures: Path, progress: object) -> str:
+    return "old"

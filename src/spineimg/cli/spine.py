@@ -11,7 +11,6 @@ from spineimg.cli.shared import JsonOption, QuietOption, SeriesOption, app, file
 
 if TYPE_CHECKING:
     from spineimg.results import CaseResult
-    from spineimg.rois import RoiSet
     from spineimg.vertebra.naming import NamedSpine
     from spineimg.volume import CTVolume
 
@@ -54,19 +53,6 @@ def found_levels(volume: CTVolume, seeds: dict[str, Any]) -> NamedSpine:
         why = "; ".join(note.text for note in volume.notes) or "its geometry was refused"
         raise SeriesError(f"series {volume.series.name} cannot be measured: {why}")
     return name_spine(volume, seeds)
-
-
-def found_rois(volume: CTVolume) -> RoiSet:
-    """A click in every vertebra that is found, its name unconfirmed. Raises RoiError when none can be named."""
-    from spineimg.errors import RoiError
-
-    named = found_levels(volume, {})
-    if not named.vertebrae:
-        raise RoiError(
-            f"{len(named.unnamed)} vertebrae were found, but {named.notes[0].text}: name one with "
-            "spineimg levels --seed LEVEL=x,y,z --json FILE and measure that file with --rois"
-        )
-    return named.rois()
 
 
 def draw_result(volume: CTVolume, result: CaseResult, path: Path) -> None:

@@ -9,6 +9,7 @@ and in the slice plane. Only the places that are asked for are back-projected.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,9 @@ from spineimg.geometry import FloatArray, Geometry, unit
 from spineimg.implants.profile import Blur
 
 Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.intp]
+
+_VIEWS_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +105,29 @@ def hardening_basis(
     margin = 2.5 * blur.across_mm
     low, high = float(flat[:, 2].min()) - margin, float(flat[:, 2].max()) + margin
     heights = np.arange(low, high + step, step)
-    paths = _paths(frame, heights, metal, chosen)
-    # Most rays miss the metal, and exponentials are what takes time.
-    shorter = np.zeros((len(chosen.lengths_mm), *paths.shape), dtype=np.float32)
-    hit = np.flatnonzero(paths)
-    lengths = paths.ravel()[hit]
-    for value, length in zip(shorter, chosen.lengths_mm, strict=True):
-        value.reshape(-1)[hit] = -np.expm1(lengths * np.float32(-1 / length))
-    return _back_project(shorter, flat, heights, blur, chosen)
+    solids = [
+        (frame.coordinates(np.stack([one.start_lps_mm, one.end_lps_mm])), one.radius_mm) for one in metal.cylinders
+    ]
+    theta, s = _rays(chosen)
+    layers = list(_layers(frame, heights, metal, s))
+    target = _Target.of(flat, heights, blur)
+    out = np.zeros((len(flat), len(chosen.lengths_mm)))
+    # A few views at a time stay in the processor's cache.
+    for first in range(0, len(theta), _VIEWS_AT_ONCE):
+        part = theta[first : first + _VIEWS_AT_ONCE]
+        paths = np.zeros((len(heights), len(part), len(s)), dtype=np.float32)
+        for ends, radius in solids:
+            _add_cylinder(paths, ends, radius, heights, part, s)
+        for layer in layers:
+            layer.add_to(paths, part, s)
+        # Most rays miss the metal, and exponentials are what takes time.
+        hit = np.flatnonzero(paths)
+        lengths = paths.ravel()[hit]
+        shorter = np.zeros((len(chosen.lengths_mm), *paths.shape), dtype=np.float32)
+        for value, length in zip(shorter, chosen.lengths_mm, strict=True):
+            value.reshape(-1)[hit] = -np.expm1(lengths * np.float32(-1 / length))
+        _back_project(out, shorter, target, part, s)
+    return out * np.pi / len(theta)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -133,18 +152,6 @@ def _rays(settings: HardeningSettings) -> tuple[FloatArray, FloatArray]:
     theta = (np.arange(settings.views) + 0.5) * np.pi / settings.views
     count = int(settings.reach_mm / settings.ray_mm)
     return theta, np.asarray(np.arange(-count, count + 1) * settings.ray_mm, dtype=np.float64)
-
-
-def _paths(frame: _Frame, heights: FloatArray, metal: Metal, settings: HardeningSettings) -> Float32Array:
-    """(heights, views, rays) length of metal on each ray, mm."""
-    theta, s = _rays(settings)
-    paths = np.zeros((len(heights), len(theta), len(s)), dtype=np.float32)
-    for cylinder in metal.cylinders:
-        ends = frame.coordinates(np.stack([cylinder.start_lps_mm, cylinder.end_lps_mm]))
-        _add_cylinder(paths, ends, cylinder.radius_mm, heights, theta, s)
-    if len(metal.points_lps_mm):
-        _add_voxels(paths, frame.coordinates(metal.points_lps_mm), metal, heights, theta, s)
-    return paths
 
 
 def _add_cylinder(
@@ -183,58 +190,89 @@ def _add_cylinder(
         reach = np.sqrt(np.maximum(root, 0)) / a
         near, far = -b / a - reach, -b / a + reach
         if abs(md) > 1e-6:
-            caps = np.sort(np.stack([-pd / md, (length - pd) / md]), axis=0)
-            near, far = np.maximum(near, caps[0]), np.minimum(far, caps[1])
-            chord = far - near
+            start, end = (0.0, length) if md > 0 else (length, 0.0)
+            chord = np.minimum(far, (end - pd) / md) - np.maximum(near, (start - pd) / md)
         else:
             chord = np.where((pd > 0) & (pd < length), far - near, 0)
         paths[planes, view, first:last] += np.where(root > 0, np.maximum(chord, 0), 0)
 
 
-def _add_voxels(
-    paths: Float32Array, points: FloatArray, metal: Metal, heights: FloatArray, theta: FloatArray, s: FloatArray
-) -> None:
-    """Adds voxels as area spread over the two nearest rays."""
-    step = float(heights[1] - heights[0]) if len(heights) > 1 else metal.step_mm
-    ray = s[1] - s[0]
-    for plane, height in enumerate(heights):
-        here = points[np.abs(points[:, 2] - height) <= max(metal.step_mm, step) / 2 + 1e-6, :2]
-        here = here[np.hypot(here[:, 0], here[:, 1]) < s[-1]]
-        if not len(here):
-            continue
-        # Planes that reach several slices hold each of them once, or the metal would be counted twice.
-        share = metal.voxel_area_mm2 / ray * metal.step_mm / max(metal.step_mm, step)
-        at = (here @ np.stack([np.cos(theta), np.sin(theta)]) - s[0]) / ray
+@dataclass(frozen=True, eq=False, slots=True)
+class _Layer:
+    """Metal voxels of one slice. flat_mm: (n, 2). planes: where they count. share_mm: what each adds to its ray."""
+
+    flat_mm: FloatArray
+    planes: IntArray
+    share_mm: float
+
+    def add_to(self, paths: Float32Array, theta: FloatArray, s: FloatArray) -> None:
+        """Adds voxels as area spread over the two nearest rays."""
+        at = (self.flat_mm @ np.stack([np.cos(theta), np.sin(theta)]) - s[0]) / (s[1] - s[0])
         low = np.clip(at.astype(np.intp), 0, len(s) - 2)
-        part = at - low
-        base = np.arange(len(theta)) * len(s)
-        total = np.bincount((low + base).ravel(), ((1 - part) * share).ravel(), len(theta) * len(s))
-        total += np.bincount((low + 1 + base).ravel(), (part * share).ravel(), len(theta) * len(s))
-        paths[plane] += total.reshape(len(theta), len(s))
+        part = ((at - low) * self.share_mm).ravel()
+        low += np.arange(len(theta)) * len(s)
+        size = len(theta) * len(s)
+        total = np.bincount(low.ravel(), self.share_mm - part, size)
+        total += np.bincount(low.ravel() + 1, part, size)
+        paths[self.planes] += total.reshape(len(theta), len(s)).astype(np.float32)
 
 
-def _back_project(
-    values: Float32Array, flat: FloatArray, heights: FloatArray, blur: Blur, settings: HardeningSettings
-) -> FloatArray:
-    """(n, lengths) filtered back-projection of (lengths, heights, views, rays) at (n, 3) places of the frame."""
-    theta, s = _rays(settings)
-    levels, which = np.unique(np.round(flat[:, 2], 3), return_inverse=True)
-    across = np.exp(-0.5 * ((levels[:, None] - heights) / blur.across_mm) ** 2)
-    across = (across / across.sum(axis=1, keepdims=True)).astype(np.float32)
+def _layers(frame: _Frame, heights: FloatArray, metal: Metal, s: FloatArray) -> Iterator[_Layer]:
+    """Metal voxels by slice, as far as they lie near the heights and within reach of the rays."""
+    if not len(metal.points_lps_mm):
+        return
+    step = float(heights[1] - heights[0]) if len(heights) > 1 else metal.step_mm
+    thick = max(metal.step_mm, step)
+    # Planes that reach several slices hold each of them once, or the metal would be counted twice.
+    share = metal.voxel_area_mm2 / (s[1] - s[0]) * metal.step_mm / thick
+    points = frame.coordinates(metal.points_lps_mm)
+    near = (points[:, 2] >= heights[0] - thick) & (points[:, 2] <= heights[-1] + thick)
+    points = points[near & (np.hypot(points[:, 0], points[:, 1]) < s[-1])]
+    levels, which = np.unique(np.round(points[:, 2], 3), return_inverse=True)
+    for number in range(len(levels)):
+        here = points[which == number]
+        planes = np.flatnonzero(np.abs(here[0, 2] - heights) <= thick / 2 + 1e-6)
+        if len(planes):
+            yield _Layer(here[:, :2], planes, float(share))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Target:
+    """Where the image is wanted. flat_mm: (n, 2). level: (n,) which height; across: (levels, heights) weights of planes.
+
+    blur_mm: in the slice plane.
+    """
+
+    flat_mm: FloatArray
+    level: IntArray
+    across: Float32Array
+    blur_mm: float
+
+    @classmethod
+    def of(cls, flat: FloatArray, heights: FloatArray, blur: Blur) -> _Target:
+        levels, which = np.unique(np.round(flat[:, 2], 3), return_inverse=True)
+        across = np.exp(-0.5 * ((levels[:, None] - heights) / blur.across_mm) ** 2)
+        across = (across / across.sum(axis=1, keepdims=True)).astype(np.float32)
+        return cls(flat[:, :2], which, across, blur.in_plane_mm)
+
+
+def _back_project(out: FloatArray, values: Float32Array, target: _Target, theta: FloatArray, s: FloatArray) -> None:
+    """Adds the filtered back-projection of (lengths, heights, views, rays) to (n, lengths)."""
+    ray = float(s[1] - s[0])
     size = fft.next_fast_len(2 * len(s), real=True)
-    frequency = fft.rfftfreq(size, settings.ray_mm)
-    ramp = (frequency * np.exp(-2 * (np.pi * frequency * blur.in_plane_mm) ** 2)).astype(np.float32)
-    out = np.zeros((len(flat), len(values)))
-    base = which * len(s)
-    for number, value in enumerate(values):
-        slices = np.tensordot(across, value, axes=1)
-        filtered = fft.irfft(fft.rfft(slices, size, axis=2) * ramp, size, axis=2)[:, :, : len(s)]
-        filtered = np.ascontiguousarray(filtered.transpose(1, 0, 2).reshape(len(theta), -1), dtype=np.float32)
-        for view, angle in enumerate(theta):
-            at = (flat[:, 0] * np.cos(angle) + flat[:, 1] * np.sin(angle) - s[0]) / settings.ray_mm
-            low = at.astype(np.intp)
-            part = at - low
-            low += base
-            row = filtered[view]
+    frequency = fft.rfftfreq(size, ray)
+    ramp = (frequency * np.exp(-2 * (np.pi * frequency * target.blur_mm) ** 2)).astype(np.float32)
+    filtered = []
+    for value in values:
+        slices = np.tensordot(target.across, value, axes=1)
+        whole = fft.irfft(fft.rfft(slices, size, axis=2) * ramp, size, axis=2)[:, :, : len(s)]
+        filtered.append(whole.transpose(1, 0, 2).reshape(len(theta), -1))
+    base = target.level * len(s)
+    for view, angle in enumerate(theta):
+        at = (target.flat_mm @ np.array([np.cos(angle), np.sin(angle)]) - s[0]) / ray
+        low = at.astype(np.intp)
+        part = at - low
+        low += base
+        for number, image in enumerate(filtered):
+            row = image[view]
             out[:, number] += row[low] * (1 - part) + row[low + 1] * part
-    return out * np.pi / len(theta)

@@ -34,6 +34,7 @@ from spineimg.vertebra.chain import Chain, Disc, Face, Zone, find_chain
 from spineimg.vertebra.column import Column, straighten
 from spineimg.vertebra.crop import Crop, cut_box, extent_mm
 from spineimg.vertebra.endplates import LEAN_PART
+from spineimg.vertebra.sacrum import stands_on_wings, wings
 from spineimg.vertebra.search import find_start
 from spineimg.vertebra.trust import doubt
 from spineimg.vertebra.walls import Outline, find_outline
@@ -85,18 +86,6 @@ _ZONE_MM = 10
 _ASIDE_MM = np.array([[90.0, 120.0], [65.0, 65.0]])
 """How far from the seed the spine may run to front and back, right and left."""
 _STEP_MM = 1.0
-_WINGS_LEFT_MM, _WINGS_BACK_MM = np.arange(32.0, 45.0, 3.0), np.arange(-20.0, -3.0, 4.0)
-_BONE_HU = 130.0
-_BELOW_MM, _BELOW_LEFT_MM, _BELOW_BACK_MM = (
-    np.arange(10.0, 31.0, 2.0),
-    np.arange(30.0, 46.0, 3.0),
-    np.arange(0.0, 25.0, 4.0),
-)
-_SACRAL_LEAN = 0.4
-"""The sacrum leans backwards by so much for each mm below L5."""
-_WINGS_BELOW = (0.2, 70.0)
-"""Below L5, at either side: least part above _BONE_HU, and least mean HU. Measured: 0.21-0.66 and 81-190 below L5,
-0.01-0.19 and 7-104, never both above, below other bodies."""
 SOFT_CODES = frozenset(
     {"uncertain", "endplates_unclear", "neighbours_contradict", "endplates_contradict", "walls_unclear", "not_a_body"}
 )
@@ -423,7 +412,7 @@ def _around(
             parts[way].append((found, one.held))
             i += way
     row = [*parts[-1][::-1], (body, candidates[start].held), *parts[1]]
-    sacrum = ends[-1][0] == "sacrum" or _stands_on_wings(scene.crop, row[0][0])
+    sacrum = ends[-1][0] == "sacrum" or stands_on_wings(scene.crop, row[0][0])
     if sacrum and row[0][0].wedge_deg > settings.lowest_wedge_deg:
         ends[-1] = ("endplates_contradict", "the body on the sacrum would be lower in front than behind")
         if len(row) == 1 or not parts[-1]:
@@ -434,7 +423,7 @@ def _around(
 
 
 def _is_sacrum(scene: Scene, one: Candidate, way: int, settings: SpineSettings) -> bool:
-    return way < 0 and _wings(scene, one) >= settings.wings
+    return way < 0 and wings(scene.crop, scene.column, one.below, one.above) >= settings.wings
 
 
 def _judged(volume: CTVolume, one: Candidate) -> Body | tuple[str, str]:
@@ -446,24 +435,3 @@ def _judged(volume: CTVolume, one: Candidate) -> Body | tuple[str, str]:
     except BodyNotFoundError as error:
         return error.code, str(error)
     return one.fit.body
-
-
-def _wings(scene: Scene, one: Candidate) -> float:
-    """Part of bone beside the back of a body, at the poorer side: the wings of the sacrum."""
-    column = scene.column
-    rows = np.arange(column.row_at(one.below.upper.arc_mm), column.row_at(one.above.lower.arc_mm) + 1, 2)
-    left, posterior = (a.ravel() for a in np.meshgrid(_WINGS_LEFT_MM, _WINGS_BACK_MM, indexing="ij"))
-    sides = [column.sample(scene.crop, rows, side * left, posterior) > _BONE_HU for side in (-1.0, 1.0)]
-    return min(float(side.mean()) for side in sides)
-
-
-def _stands_on_wings(crop: Crop, body: Body) -> bool:
-    """Whether there are wings of a sacrum at both sides below a body."""
-    left, back, down = (a.ravel() for a in np.meshgrid(_BELOW_LEFT_MM, _BELOW_BACK_MM, _BELOW_MM, indexing="ij"))
-    for side in (-1.0, 1.0):
-        flat = np.stack([side * left, back + _SACRAL_LEAN * down], axis=-1) @ body.axes[:2]
-        places = body.inferior.point_lps_mm + flat - down[:, None] * body.inferior.normal_lps
-        hu = crop.sample(crop.index(places))
-        if (hu > _BONE_HU).mean() < _WINGS_BELOW[0] or hu.mean() < _WINGS_BELOW[1]:
-            return False
-    return True
