@@ -90,8 +90,6 @@ def screen(
     found. progress: called with 0-1 and what is under way; cancels by raising. Raises SeriesError for a series whose
     geometry does not allow measuring.
     """
-    if volume.verdict is Verdict.REFUSED:
-        raise SeriesError(_refusal(volume))
     from spineimg.implants.screen import ScreenSettings, screen_implants  # SciPy is not loaded for HU alone
 
     chosen = settings or ScreenSettings()

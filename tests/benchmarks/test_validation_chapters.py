@@ -171,11 +171,11 @@ def test_chapters_that_are_not_measured_again_stay(tmp_path: Path, monkeypatch: 
     made = [validate.Chapter("One", lambda figures, progress: "1\n\n### Section\n\na"), validate.Chapter("Two", _two)]
     monkeypatch.setattr(validate, "CHAPTERS", tuple(made))
     whole = validate.document(tmp_path, str, frozenset(), "")
-    assert whole.endswith("## 1. One\n\n1\n\n### Section\n\na\n\n## 2. Two\n\nold\n")
+    assert whole.endswith("## 1. One\n\n1\n\n### Section\n\na\n\n## 2. Two\n\nthe first time\n")
     monkeypatch.setattr(validate, "CHAPTERS", (made[0], validate.Chapter("Two", lambda figures, progress: "new")))
     again = validate.document(tmp_path, str, frozenset({2}), whole)
-    assert again == whole.replace("old", "new")
+    assert again == whole.replace("the first time", "new")
 
 
 def _two(figures: Path, progress: object) -> str:
-    return "old"
+    return "the first time"

@@ -5,9 +5,10 @@ import pytest
 
 from spineimg.geometry import FloatArray
 from spineimg.implants.given import GivenScrew
-from spineimg.implants.model import ImplantScreen, Loosening
+from spineimg.implants.model import Halo, HaloMap, ImplantScreen, Loosening
 from spineimg.implants.screen import screen_implants
 from spineimg.implants.texture import noise_texture
+from spineimg.implants.verdict import _Surface, notes_on
 from spineimg.volume import ArraySource, CTVolume
 from tests.implants.halo_cases import volume_with_screw
 
@@ -42,6 +43,35 @@ def test_cancelling_by_raising() -> None:
 
     with pytest.raises(Cancelled):
         _screen(volume, shaft, progress=stop)
+
+
+def _map(judged: FloatArray, width_mm: float) -> HaloMap:
+    return HaloMap(np.arange(8.0), np.arange(12.0), np.full((8, 12), width_mm), np.full((8, 12), 0.2), judged)
+
+
+def test_a_note_when_little_was_judged() -> None:
+    """Planted: the part left out counted instead of the part judged."""
+    judged = np.zeros((8, 12))
+    judged[5:, :4] = 1.0
+    (note,) = notes_on(Halo(True, map=_map(judged, 2.0)), "L4-left")
+    assert (note.code, note.about) == ("little_judged", "L4-left")
+    assert "12 %" in note.text
+    assert notes_on(Halo(True, map=_map(np.ones((8, 12)), 2.0)), "L4-left") == ()
+    assert notes_on(Halo(False, reason="streaks", map=_map(judged, 2.0)), "L4-left") == ()
+
+
+def test_depths_with_one_or_two_pieces_are_no_length() -> None:
+    """Planted: every depth with any judged piece counted (a fixed screw then reads 20 mm).
+
+    Of eight depths of 4 mm, the last three are known and free; before them one wide piece each.
+    """
+    judged = np.zeros((8, 12), dtype=bool)
+    judged[:5, 0], judged[5:, :6] = True, True
+    widths = np.where(np.arange(8)[:, None] < 5, 2.0, 0.0) * np.ones(12)
+    assert _Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25) == 0.0
+    assert _Surface(2 - widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25) == 12.0
+    judged[5:] = judged[:1]
+    assert np.isnan(_Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25))
 
 
 def test_a_scan_without_metal() -> None:

@@ -75,9 +75,17 @@ class Hand:
     def point_at(self, point_lps_mm: FloatArray) -> FloatArray:
         """Moves the mouse over a point; the point that is really under it."""
         pixel = self.pixel(point_lps_mm)
-        QTest.mouseMove(self.canvas.native, pixel)
-        self.settle()
-        return self.lps_at(pixel)
+        under = self.lps_at(pixel)
+
+        def there() -> bool:  # a window that has only just been mapped misses the first moves
+            QTest.mouseMove(self.canvas.native, pixel + QPoint(2, 0))
+            self.settle()
+            QTest.mouseMove(self.canvas.native, pixel)
+            self.settle()
+            return bool(np.allclose(lps_from_world(np.array(self.viewer.cursor.position)[-3:]), under, atol=1e-6))
+
+        self.qtbot.waitUntil(there, timeout=10_000)
+        return under
 
     def status(self) -> str:
         """What the status bar says of the place under the mouse."""

@@ -224,7 +224,7 @@ def named_rois(
         centroids = volume is not None and is_centroid_file(rois)
         found = read_centroids(rois, volume.geometry) if centroids and volume is not None else read_rois(rois)
     elif mask is None and volume is not None:
-        from spineimg.cli.spine import found_rois
+        from spineimg.pipeline import found_rois
 
         found = found_rois(volume)
     else:

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from scipy import ndimage
 
-from spineimg.geometry import FloatArray
+from spineimg.geometry import FloatArray, Geometry
 from spineimg.implants.halo_settings import HaloSettings
 from spineimg.implants.hardening import HardeningSettings, Metal, hardening_basis
 from spineimg.implants.lucency import Columns, Priors, Solution, local_fits, solve
@@ -66,6 +66,23 @@ def fit_halo(
 
     metal: everything, this shaft too. blur: of the scan.
     """
+    shell = gather(windows, shaft, metal, settings)
+    return fit_shell(shell, shaft, metal, blur, settings, hardening) if shell else None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Shell:
+    """What of the scan one fit needs: voxels in the order of the pieces they lie in, and those of the front part."""
+
+    geometry: Geometry
+    frame: ShaftFrame
+    voxels: ShellVoxels
+    cells: Cells
+    front: BoolArray
+
+
+def gather(windows: Windows, shaft: Shaft, metal: Metal, settings: HaloSettings | None = None) -> Shell | None:
+    """The voxels around one shaft, None where they are too few. The only part of the fit that reads the scan."""
     chosen = settings or HaloSettings()
     frame = ShaftFrame.of(shaft, windows.geometry.normal_lps)
     voxels = _voxels(windows, shaft, frame, metal, chosen)
@@ -74,10 +91,22 @@ def fit_halo(
     front = voxels.depth_mm > chosen.body_part * shaft.length_mm
     if np.count_nonzero(front) < chosen.fewest_voxels:
         return None
-    normal = windows.geometry.normal_lps
-    sds = blur.along(frame.b1, normal), blur.along(frame.b2, normal)
-    basis = hardening_basis(voxels.points_lps_mm, metal, windows.geometry, blur, hardening)
-    return _Fit.prepare(shaft, voxels, cells, sds, basis, front, chosen).run()
+    return Shell(windows.geometry, frame, voxels, cells, front)
+
+
+def fit_shell(
+    shell: Shell,
+    shaft: Shaft,
+    metal: Metal,
+    blur: Blur,
+    settings: HaloSettings | None = None,
+    hardening: HardeningSettings | None = None,
+) -> HaloFit:
+    """The fit to gathered voxels. Shares nothing that changes, so that several may run at once."""
+    normal = shell.geometry.normal_lps
+    sds = blur.along(shell.frame.b1, normal), blur.along(shell.frame.b2, normal)
+    basis = hardening_basis(shell.voxels.points_lps_mm, metal, shell.geometry, blur, hardening)
+    return _Fit.prepare(shaft, shell, sds, basis, settings or HaloSettings()).run()
 
 
 def _depths(shaft: Shaft, settings: HaloSettings) -> tuple[float, float]:
@@ -118,13 +147,14 @@ def _clear_of_metal(points: FloatArray, shaft: Shaft, metal: Metal, clearance: f
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """One shaft's fit under way. front: (n,) voxels that the shared part is fitted to."""
+    """One shaft's fit under way. places: of the voxels in discs. front: (n,) voxels the shared part is fitted to."""
 
     settings: HaloSettings
     radius_mm: float
     voxels: ShellVoxels
     columns: Columns
     discs: DiscTables
+    places: tuple[FloatArray, FloatArray]
     priors: Priors
     cells: Cells
     front: BoolArray
@@ -133,13 +163,12 @@ class _Fit:
     def prepare(
         cls,
         shaft: Shaft,
-        voxels: ShellVoxels,
-        cells: Cells,
+        shell: Shell,
         sds: tuple[float, float],
         basis: FloatArray,
-        front: BoolArray,
         settings: HaloSettings,
     ) -> _Fit:
+        voxels, cells = shell.voxels, shell.cells
         radius = shaft.diameter_mm / 2
         edge = _edge_terms(voxels, radius, sds, shaft.length_mm, settings.thread_mm)
         level = settings.clipped_metal_hu if shaft.clipped else shaft.metal_hu
@@ -160,7 +189,8 @@ class _Fit:
         radii = radius + np.arange(0, settings.widest_mm + settings.rim_mm + settings.step_mm, settings.step_mm)
         discs = DiscTables.build(radii, (radius, radius + settings.far_mm), *sds)
         priors = Priors(settings.bone_sd_hu, settings.halo_hu, settings.halo_sd_hu, (0.0, 600.0), 100.0)
-        return cls(settings, radius, voxels, columns, discs, priors, cells, front)
+        places = discs.places(voxels.x_mm, voxels.y_mm)
+        return cls(settings, radius, voxels, columns, discs, places, priors, cells, shell.front)
 
     def run(self) -> HaloFit:
         noise = self.noise()
@@ -228,7 +258,7 @@ class _Fit:
 
     def disc(self, width_mm: FloatArray | float, which: BoolArray | slice = slice(None)) -> FloatArray:
         """Blurred disc of each voxel's own outer radius."""
-        return self.discs.at(self.radius_mm + width_mm, self.voxels.x_mm[which], self.voxels.y_mm[which])
+        return self.discs.look_up(self.radius_mm + width_mm, self.places[0][which], self.places[1][which])
 
     def at(self, width_mm: FloatArray, which: BoolArray) -> Solution:
         """The shared part for given widths (n,), fitted to the chosen voxels."""

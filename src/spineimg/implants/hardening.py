@@ -238,9 +238,9 @@ def _layers(frame: _Frame, heights: FloatArray, metal: Metal, s: FloatArray) -> 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Target:
-    """Where the image is wanted. flat_mm: (n, 2). level: (n,) which height; across: (levels, heights) weights of planes.
+    """Where the image is wanted.
 
-    blur_mm: in the slice plane.
+    flat_mm: (n, 2). level: (n,) which height; across: (levels, heights) weights of planes. blur_mm: in the slice plane.
     """
 
     flat_mm: FloatArray

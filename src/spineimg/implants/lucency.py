@@ -44,6 +44,11 @@ class Columns:
     profile: FloatArray
     sigma_hu: FloatArray
 
+    @property
+    def starts(self) -> IntArray:
+        """The first voxel of every piece that has any."""
+        return np.flatnonzero(np.diff(self.cell, prepend=-1))
+
     def take(self, which: BoolArray) -> Columns:
         return replace(
             self,
@@ -82,12 +87,14 @@ class Solution:
 def solve(columns: Columns, outer: FloatArray, rim: FloatArray, priors: Priors, rounds: int = 3) -> Solution:
     """The best parameters for given discs `outer` (n,) (radius R + w) and `rim` (n,) (a rim's outer edge)."""
     shade = 1 - outer
-    whole = np.column_stack([columns.values, shade, outer - columns.metal, rim - outer])
+    bone_part = columns.profile * shade[:, None]
+    own = np.column_stack([columns.values, shade, outer - columns.metal, rim - outer])
+    system = _System(columns, np.column_stack([bone_part, own, columns.hu]), columns.starts, priors)
     inverse = 1 / columns.sigma_hu**2
     weights = inverse
     for turn in range(rounds):
-        beta, bone = _linear(columns, whole, shade, weights, priors)
-        residual = columns.hu - whole @ beta - shade * np.sum(columns.profile * bone[columns.cell], axis=1)
+        beta, bone = system.best(weights)
+        residual = columns.hu - own @ beta - np.sum(bone_part * bone[columns.cell], axis=1)
         # The first round sees gross misfits everywhere; a wider one keeps it from discarding good voxels.
         weights = biweight(residual / columns.sigma_hu, 3.0 if turn == 0 else 1.0) * inverse
     cost = float(np.sum(biweight_cost(residual / columns.sigma_hu)))
@@ -107,29 +114,33 @@ def biweight_cost(z: FloatArray) -> FloatArray:
     return np.asarray(_BIWEIGHT**2 / 3 * (1 - (1 - u2) ** 3))
 
 
-def _linear(
-    columns: Columns, whole: FloatArray, shade: FloatArray, weight: FloatArray, priors: Priors
-) -> tuple[FloatArray, FloatArray]:
-    """(p + 3,) parameters and (cells, 3) deviations of bone by weighted least squares with priors and bounds."""
-    number = whole.shape[1]
-    middle = sum(priors.halo_hu) / 2
-    mean = np.append(columns.mean, [0.0, middle, 0.0])
-    precision = np.append(1 / columns.sd**2, [1e-6, 1 / priors.halo_sd_hu**2, 1 / priors.rim_sd_hu**2])
-    weighted = whole * weight[:, None]
-    normal = whole.T @ weighted + np.diag(precision)
-    right = weighted.T @ columns.hu + precision * mean
-    bone = columns.profile * shade[:, None]
-    starts = np.flatnonzero(np.diff(columns.cell, prepend=-1))
-    prior = np.diag(1 / np.square(priors.bone_sd_hu))
-    own = np.add.reduceat(bone[:, :, None] * (bone * weight[:, None])[:, None], starts) + prior
-    cross = np.add.reduceat(bone[:, :, None] * weighted[:, None], starts)
-    target = np.add.reduceat(bone * (weight * columns.hu)[:, None], starts)
-    solved = np.linalg.solve(own, np.concatenate([cross, target[..., None]], axis=2))
-    reduced = normal - np.einsum("kai,kaj->ij", cross, solved[:, :, :number])
-    beta = _bounded(reduced, right - np.einsum("kai,ka->i", cross, solved[:, :, number]), priors)
-    deviations = np.zeros((columns.cells, bone.shape[1]))
-    deviations[columns.cell[starts]] = solved[:, :, number] - solved[:, :, :number] @ beta
-    return beta, deviations
+@dataclass(frozen=True, eq=False, slots=True)
+class _System:
+    """One linear problem. all_columns: (n, 3 + p + 3 + 1) bone's profile in shade, all that is shared, HU."""
+
+    columns: Columns
+    all_columns: FloatArray
+    starts: IntArray
+    priors: Priors
+
+    def best(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(p + 3,) parameters and (cells, 3) deviations of bone by weighted least squares with priors and bounds."""
+        columns, priors, local = self.columns, self.priors, self.columns.profile.shape[1]
+        mean = np.append(columns.mean, [0.0, sum(priors.halo_hu) / 2, 0.0])
+        precision = np.append(1 / columns.sd**2, [1e-6, 1 / priors.halo_sd_hu**2, 1 / priors.rim_sd_hu**2])
+        weighted = self.all_columns * weight[:, None]
+        whole = self.all_columns[:, local:-1].T @ weighted[:, local:]
+        normal, right = whole[:, :-1] + np.diag(precision), whole[:, -1] + precision * mean
+        # For each piece, the products of its bone with itself, with what is shared and with the HU.
+        piece = np.add.reduceat(self.all_columns[:, :local, None] * weighted[:, None], self.starts)
+        piece[:, :, :local] += np.diag(1 / np.square(priors.bone_sd_hu))
+        cross = piece[:, :, local:-1]
+        solved = np.linalg.solve(piece[:, :, :local], piece[:, :, local:])
+        reduced = normal - np.tensordot(cross, solved[:, :, :-1], axes=([0, 1], [0, 1]))
+        beta = _bounded(reduced, right - np.tensordot(cross, solved[:, :, -1], axes=([0, 1], [0, 1])), priors)
+        deviations = np.zeros((columns.cells, local))
+        deviations[columns.cell[self.starts]] = solved[:, :, -1] - solved[:, :, :-1] @ beta
+        return beta, deviations
 
 
 def _bounded(normal: FloatArray, right: FloatArray, priors: Priors) -> FloatArray:
@@ -161,7 +172,7 @@ def local_fits(
 
     rest: (n,) HU without metal and hardening. mean_hu: bone expected. outers: blurred discs, (n,) each.
     """
-    starts = np.flatnonzero(np.diff(columns.cell, prepend=-1))
+    starts = columns.starts
     here = columns.cell[starts]
     prior = np.diag(1 / np.square(bone_sd_hu))
     inverse = 1 / columns.sigma_hu**2

@@ -108,8 +108,16 @@ class DiscTables:
 
     def at(self, radius_mm: FloatArray | float, x: FloatArray, y: FloatArray) -> FloatArray:
         """(n,) D of each place's own radius at (n,) x, y. Linear between the tables and the grid's places."""
+        return self.look_up(radius_mm, *self.places(x, y))
+
+    def places(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(n,) rows and columns of the tables for places that are asked for many times."""
         row = (np.hypot(x, y) - self.first_mm) / _STEP_MM
         column = np.arctan2(np.abs(y), np.abs(x)) / (np.pi / 2) * (_QUADRANT - 1)
+        return row, column
+
+    def look_up(self, radius_mm: FloatArray | float, row: FloatArray, column: FloatArray) -> FloatArray:
+        """(n,) D of each place's own radius at the rows and columns of `places`."""
         number = np.interp(radius_mm, self.radii_mm, np.arange(len(self.radii_mm)))
         places = np.stack([np.broadcast_to(number, row.shape), row, column])
         return np.asarray(ndimage.map_coordinates(self.values, places, order=1, mode="nearest"))

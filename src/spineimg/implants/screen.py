@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from spineimg.errors import SeriesError
 from spineimg.geometry import FloatArray
 from spineimg.implants.detect import DetectSettings, FoundScrew, Metal, find_metal
 from spineimg.implants.given import GivenScrew
 from spineimg.implants.grade import grade
-from spineimg.implants.halo import HaloFit, fit_halo
+from spineimg.implants.halo import HaloFit, fit_shell, gather
 from spineimg.implants.halo_settings import HaloSettings
 from spineimg.implants.hardening import Cylinder, HardeningSettings
 from spineimg.implants.hardening import Metal as Obstacles
@@ -19,12 +22,13 @@ from spineimg.implants.levels import KnownVertebra
 from spineimg.implants.model import ImplantScreen, Progress, Screw
 from spineimg.implants.profile import Blur
 from spineimg.implants.texture import noise_texture
-from spineimg.implants.verdict import Conditions, VerdictSettings, judge, refusal_by_scan
+from spineimg.implants.verdict import Conditions, VerdictSettings, judge, notes_on, refusal_by_scan
 from spineimg.notes import Note
-from spineimg.volume import CTVolume
+from spineimg.volume import CTVolume, Verdict
 
 _OWN_MM = 1.0
 """Metal voxels this near to a fitted shaft's thread are its own blur."""
+_MOST_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +54,18 @@ def screen_implants(
 
     shafts: screws marked by hand, refined instead of searched. vertebrae: those whose place is known, for the levels.
     tumour_levels: vertebrae with metastases, for the fixation length. progress: gets the part done, 0-1, and cancels by
-    raising. What reading the scan raises (SpineImgError) passes through.
+    raising. Raises SeriesError for a series whose geometry does not allow measuring; what reading the scan raises
+    passes through.
     """
+    if volume.verdict is Verdict.REFUSED:
+        why = "; ".join(f"{note.code}: {note.text}" for note in volume.notes) or "its geometry was refused"
+        raise SeriesError(f"series {volume.series.name} cannot be measured: {why}")
     chosen = settings or ScreenSettings()
     tell = progress or (lambda part, what: None)
     metal = find_metal(volume, lambda part, what: tell(0.5 * part, what), chosen.detect, vertebrae, shafts)
     obstacles = obstacles_of(metal)
     conditions = conditions_of(volume, metal)
-    screws = []
-    for number, found in enumerate(metal.screws):
-        tell(0.5 + 0.5 * number / len(metal.screws), f"measuring around {found.id}")
-        screws.append(_screw(found, metal, obstacles, conditions, chosen))
+    screws = _screws(metal, obstacles, conditions, chosen, tell)
     tell(1.0, "implants measured")
     return ImplantScreen(
         screws=tuple(screws),
@@ -110,13 +115,30 @@ def _near(points: FloatArray, head: FloatArray, along: FloatArray, length: float
     return np.asarray((depth > 0) & (depth < length + _OWN_MM) & (away < radius + _OWN_MM))
 
 
-def _screw(
-    found: FoundScrew, metal: Metal, obstacles: Obstacles, conditions: Conditions, settings: ScreenSettings
-) -> Screw:
-    fit: HaloFit | None = None
-    if not refusal_by_scan(found.shaft, conditions, settings.verdict):
-        blur = Blur.from_fwhm(metal.psf.fwhm_in_plane_mm, metal.psf.fwhm_slice_mm)
-        fit = fit_halo(metal.map.windows, found.shaft, obstacles, blur, settings.halo, settings.hardening)
+def _screws(
+    metal: Metal, obstacles: Obstacles, conditions: Conditions, settings: ScreenSettings, tell: Progress
+) -> list[Screw]:
+    """Fits run side by side; the scan is read, and progress told, by the calling thread alone."""
+    blur = Blur.from_fwhm(metal.psf.fwhm_in_plane_mm, metal.psf.fwhm_slice_mm)
+    pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
+    try:
+        fits = []
+        for found in metal.screws:
+            shell = None
+            if not refusal_by_scan(found.shaft, conditions, settings.verdict):
+                shell = gather(metal.map.windows, found.shaft, obstacles, settings.halo)
+            job = (found.shaft, obstacles, blur, settings.halo, settings.hardening)
+            fits.append(pool.submit(fit_shell, shell, *job) if shell else None)
+        screws = []
+        for number, (found, fit) in enumerate(zip(metal.screws, fits, strict=True)):
+            tell(0.5 + 0.5 * number / len(metal.screws), f"measuring around {found.id}")
+            screws.append(_screw(found, fit.result() if fit else None, conditions, settings))
+        return screws
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _screw(found: FoundScrew, fit: HaloFit | None, conditions: Conditions, settings: ScreenSettings) -> Screw:
     halo, loosening = judge(fit, found.shaft, conditions, settings.verdict)
     return Screw(
         id=found.id,
@@ -127,7 +149,7 @@ def _screw(
         side=found.side,
         trajectory_hu=fit.trajectory_hu if fit else None,
         gaps=found.gaps,
-        notes=found.notes,
+        notes=(*found.notes, *notes_on(halo, found.id, settings.verdict)),
     )
 
 

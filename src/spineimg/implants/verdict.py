@@ -17,6 +17,7 @@ from spineimg.implants.halo import HaloFit
 from spineimg.implants.model import Halo, HaloMap, Loosening, Shaft
 from spineimg.implants.psf import Psf
 from spineimg.implants.unrolled import BoolArray
+from spineimg.notes import Note
 from spineimg.volume import Sharpness
 
 
@@ -58,6 +59,33 @@ class VerdictSettings:
             "range": (0.1, 1.0),
             "source": "engineering choice",
             "help": "Part of the shaft's length that is enough.",
+        },
+    )
+    depth_coverage: float = field(
+        default=0.5,
+        metadata={
+            "unit": "part",
+            "range": (0.1, 1.0),
+            "source": "engineering choice: as for the whole surface",
+            "help": "A depth counts as wide when so much of what is judged there is wider than the limit.",
+        },
+    )
+    depth_judged: float = field(
+        default=0.25,
+        metadata={
+            "unit": "part",
+            "range": (0.05, 1.0),
+            "source": "engineering choice: one or two pieces of a circumference are often streaks",
+            "help": "A depth with less of its circumference judged does not count for the zone's length.",
+        },
+    )
+    little_judged: float = field(
+        default=0.3,
+        metadata={
+            "unit": "part",
+            "range": (0.0, 1.0),
+            "source": "engineering choice",
+            "help": "A note is given when less of the surface was judged.",
         },
     )
     thickest_slice_mm: float = field(
@@ -186,13 +214,16 @@ class _Surface:
     def coverage(self, limit_mm: float) -> float:
         return float(np.mean(self.width_mm[self.judged] > limit_mm))
 
-    def extent_mm(self, limit_mm: float) -> float:
-        """Longest run of depths where a third of what can be judged is wider than the limit.
+    def extent_mm(self, limit_mm: float, part_wide: float, part_judged: float) -> float:
+        """Longest run of depths of whose judged part so much is wider than the limit; nan where no depth is known.
 
-        Depths at which nothing can be judged do not end a run, but it does not begin or end with them.
+        Depths of which less than `part_judged` is judged do not end a run, but it does not begin or end with them.
         """
-        seen = self.judged.any(axis=1)
-        wide = np.sum(self.judged & (self.width_mm > limit_mm), axis=1) >= np.maximum(self.judged.sum(axis=1) / 3, 1)
+        number = self.judged.sum(axis=1)
+        seen = number >= max(1.0, part_judged * self.judged.shape[1] - 1e-9)
+        if not seen.any():
+            return float("nan")
+        wide = seen & (np.sum(self.judged & (self.width_mm > limit_mm), axis=1) >= np.maximum(part_wide * number, 1))
         parts, count = ndimage.label(wide | ~seen)
         rows = [np.flatnonzero((parts == n) & wide) for n in range(1, count + 1)]
         return max((int(np.ptp(r)) + 1 for r in rows if len(r)), default=0) * self.step_mm
@@ -217,6 +248,19 @@ def judge(
     if verdict is Loosening.NOT_ASSESSED:
         return Halo(False, reason=why, map=halo.map), verdict
     return replace(halo, reason=why), verdict
+
+
+def notes_on(halo: Halo, about: str, settings: VerdictSettings | None = None) -> tuple[Note, ...]:
+    """What to bear in mind when reading the numbers of an assessed halo. about: the screw's name."""
+    chosen = settings or VerdictSettings()
+    part = float(np.mean(halo.map.in_bone > 0)) if halo.assessable and halo.map else 1.0
+    if part >= chosen.little_judged:
+        return ()
+    text = (
+        f"the zone could be judged over only {100 * part:.0f} % of the shaft's surface: "
+        "width and coverage speak for that part alone"
+    )
+    return (Note("little_judged", text, about),)
 
 
 def refusal_by_scan(shaft: Shaft, conditions: Conditions, settings: VerdictSettings) -> str:
@@ -268,13 +312,13 @@ def _halo(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettin
         low = 0.0
     high = median + max(fit.shift_mm[1], 0.0) + settings.uncertain_mm
     interval = (low, high)
-    coverage = surface.coverage(limit)
+    coverage, extent = surface.coverage(limit), surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)
     halo = Halo(
         assessable=True,
         width_median_mm=median,
         width_p90_mm=float(np.percentile(widths, 90)),
         coverage_over_1mm=coverage,
-        axial_extent_mm=min(surface.extent_mm(limit), shaft.length_mm),
+        axial_extent_mm=min(extent, shaft.length_mm) if np.isfinite(extent) else None,
         interval_mm=interval,
         regions=_regions(surface, fit.cells.centers_mm, shaft.length_mm, limit),
         shape=_shape(surface, fit.cells.centers_mm) if coverage >= 0.1 else None,
@@ -297,11 +341,13 @@ def _verdict(
     limit = settings.width_mm
     needed = min(settings.extent_mm, settings.extent_part * shaft.length_mm)
 
-    def loose(change: float) -> bool:
+    def loose(change: float, part_wide: float, part_judged: float) -> bool:
         moved = surface.shifted(change)
-        return moved.coverage(limit) >= settings.coverage and moved.extent_mm(limit) >= needed
+        return moved.coverage(limit) >= settings.coverage and moved.extent_mm(limit, part_wide, part_judged) >= needed
 
-    surely, possibly = loose(interval[0] - median), loose(interval[1] - median)
+    surely = loose(interval[0] - median, settings.depth_coverage, settings.depth_judged)
+    # Any piece may speak for a zone that cannot be excluded.
+    possibly = loose(interval[1] - median, min(1 / 3, settings.depth_coverage), 0.0)
     blurred = conditions.psf.fwhm_in_plane_mm > settings.widest_blur_mm
     if blurred and interval[0] < 1.5 * limit and interval[1] > 0.5 * limit:
         return Loosening.NOT_ASSESSED, (
@@ -315,6 +361,11 @@ def _verdict(
                 "the zone is not seen above and below the screw, where streaks reach least: it may be a streak"
             )
         return Loosening.PRESENT, ""
+    if possibly and interval[0] > limit:
+        return (
+            Loosening.INDETERMINATE,
+            "a wide zone is seen, but not for certain over enough of the length of the screw",
+        )
     if possibly:
         return Loosening.INDETERMINATE, (
             f"the width of the zone is between {interval[0]:.1f} and {interval[1]:.1f} mm, "

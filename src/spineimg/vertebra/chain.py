@@ -104,7 +104,9 @@ _BEYOND_ZONE = 30
 """A face tilted by 36 degrees in a body of 48 mm leans by 13 steps to either side, and looks 14 steps out."""
 _PEDICLES_MM = 50
 """What is bone beside the canal is told from so many mm around: more than one body and foramen."""
-_PEDICLE_LEFT_MM, _PEDICLE_BACK_MM = np.arange(9.0, 24.0, 2.0), np.array([-4.0, -2.0, 0.0, 2.0])
+_PEDICLE_LEFT_MM, _PEDICLE_BACK_MM = np.arange(9.0, 24.0, 2.0), np.array([-6.0, -4.0, -2.0])
+"""Beside the front half of the canal: behind it lie the facet joints, before it the heads of ribs, and both are bone at
+the height of discs too."""
 
 
 @dataclass(frozen=True, slots=True)

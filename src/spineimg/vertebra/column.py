@@ -1,7 +1,8 @@
 """The column of bodies, straightened along the canal.
 
-Places in it have three coordinates in mm: `arc` along the canal towards the head, 0 at the click; `left` and
-`posterior` from the canal's middle line. A body lies at negative `posterior`.
+Places in it have three coordinates in mm: `arc` towards the head, 0 at the click; `left` and `posterior` from the
+canal's middle line. A body lies at negative `posterior`. `arc` counts mm along the bodies' middles: in a lordosis of
+85 mm radius the canal behind them is a quarter shorter, and low bodies would be looked for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _PATH_SMOOTH_MM = 10.0
 _DIRECTION_SMOOTH_MM = 6.0
 """The canal's path is a voxel line, and between two laminae it sags backwards by up to 5 mm over 30 mm: smoothed so
 much, its direction stays within 5 degrees of the body's axis. A bend of 85 mm radius moves by 0.6 mm."""
+_LEAST_STEP_MM = 0.3
+"""Where the canal bends more sharply than bodies can, a mm of it still counts for so much."""
 
 BODY_MM = 22.0
 """The middle of a body lies about so far before the middle of the canal."""
@@ -26,7 +29,7 @@ BODY_MM = 22.0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Column:
-    """arc_mm: (n,), steps of 1 mm. middle_lps_mm, left, posterior, cranial: (n, 3) of the canal at each step.
+    """arc_mm: (n,), steps of 1 mm at the bodies' middles. middle_lps_mm, left, posterior, cranial: (n, 3) of the canal.
 
     click: (left, posterior) mm of the click; `row` the step at its height.
     """
@@ -75,12 +78,12 @@ def straighten(crop: Crop, canal: Canal) -> Column:
     path = crop.lps(np.column_stack([rows, canal.points]))
     path = _smooth(path, _PATH_SMOOTH_MM / crop.step_mm)
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    arc = np.arange(0.0, length[-1])
-    middle = np.stack([np.interp(arc, length, path[:, i]) for i in range(3)], axis=-1)
+    middle = _at(np.arange(0.0, length[-1]), length, path)
     way = np.gradient(_smooth(middle, _DIRECTION_SMOOTH_MM), axis=0)
-    cranial = way / np.linalg.norm(way, axis=1, keepdims=True)
-    posterior = crop.axes[1] - (cranial @ crop.axes[1])[:, None] * cranial
-    posterior /= np.linalg.norm(posterior, axis=1, keepdims=True)
+    length = _along_bodies(middle, _units(way), crop.axes[1])
+    arc = np.arange(0.0, length[-1])
+    middle, cranial = _at(arc, length, middle), _units(_at(arc, length, way))
+    posterior = _across(cranial, crop.axes[1])
     left = np.cross(posterior, cranial)
     away = np.einsum("ij,ij->i", crop.click_lps_mm - middle, cranial)
     row = int(np.argmin(np.abs(away)))
@@ -90,6 +93,27 @@ def straighten(crop: Crop, canal: Canal) -> Column:
     return Column(
         arc[seen] - arc[row], middle[seen], left[seen], posterior[seen], cranial[seen], row - seen.start, click
     )
+
+
+def _along_bodies(middle: FloatArray, cranial: FloatArray, back: FloatArray) -> FloatArray:
+    """(n,) mm along the line through the bodies' middles at each step along the canal."""
+    line = middle - BODY_MM * _across(cranial, back)
+    steps = np.einsum("ij,ij->i", np.diff(line, axis=0), cranial[:-1])
+    return np.concatenate([[0.0], np.cumsum(np.maximum(steps, _LEAST_STEP_MM))])
+
+
+def _across(cranial: FloatArray, back: FloatArray) -> FloatArray:
+    """(n, 3) unit vectors towards the back, across each direction."""
+    return _units(back - (cranial @ back)[:, None] * cranial)
+
+
+def _at(place: FloatArray, places: FloatArray, values: FloatArray) -> FloatArray:
+    """(n, 3) values of a curve, interpolated."""
+    return np.stack([np.interp(place, places, values[:, i]) for i in range(3)], axis=-1)
+
+
+def _units(vectors: FloatArray) -> FloatArray:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def _smooth(path: FloatArray, sigma: float) -> FloatArray:
