@@ -309,18 +309,29 @@ def _gaps(one: Case, screen: ImplantScreen) -> tuple[tuple[GapReading, ...], tup
 # -- a scan of full size ----------------------------------------------------------------------------------------------
 
 
-def cost(folder: Path | None = None) -> tuple[float, int, int]:
-    """Seconds, bytes at most and screws found on a scan of 512 x 512 x 300 voxels, in a process of its own."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the screen of one large scan took: by the clock, by the processor, and resident memory at most."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    screws: int
+
+
+def cost(folder: Path | None = None) -> Cost:
+    """The screen on 512 x 512 x 300 voxels, in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_big_run, folder).result()
 
 
-def _big_run(folder: Path | None) -> tuple[float, int, int]:
+def _big_run(folder: Path | None) -> Cost:
     volume = big_volume(folder)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     screen = screen_implants(volume)
-    seconds = time.perf_counter() - start
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, len(screen.screws)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Cost(seconds, cpu_seconds, peak, len(screen.screws))
 
 
 def big_volume(folder: Path | None = None) -> CTVolume:

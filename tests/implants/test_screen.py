@@ -1,14 +1,17 @@
 """The screen as a whole, on a small scan with a marked screw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spineimg.geometry import FloatArray
 from spineimg.implants.given import GivenScrew
-from spineimg.implants.model import Halo, HaloMap, ImplantScreen, Loosening
+from spineimg.implants.model import Halo, HaloMap, ImplantScreen, Loosening, Shaft
+from spineimg.implants.psf import Psf
 from spineimg.implants.screen import screen_implants
 from spineimg.implants.texture import noise_texture
-from spineimg.implants.verdict import _Surface, notes_on
+from spineimg.implants.verdict import Conditions, VerdictSettings, _Surface, notes_on, refusal_by_scan
 from spineimg.volume import ArraySource, CTVolume
 from tests.implants.halo_cases import volume_with_screw
 
@@ -95,3 +98,16 @@ def test_a_sharpened_image_shows_in_its_grain() -> None:
         return noise_texture(CTVolume(volume.geometry, ArraySource(image.astype(np.float32))), [shaft])
 
     assert texture(sharp) < texture(soft) - 0.02
+
+
+def test_steel_and_soft_bone_are_not_judged() -> None:
+    """Planted: the limit of the slices left out; steel on thin slices was refused too."""
+    shaft = Shaft((0, 0, 0), (0, -40, 0), 6.5, 13000.0, False)
+    thick = Conditions(2.0, None, None, Psf(0.8, 2.0))
+    assert "heavier than titanium" in refusal_by_scan(shaft, thick, VerdictSettings())
+    assert refusal_by_scan(shaft, replace(thick, slice_mm=0.9), VerdictSettings()) == ""
+    assert refusal_by_scan(replace(shaft, metal_hu=7000.0), thick, VerdictSettings()) == ""
+    volume, marked = volume_with_screw(2.0, bone_hu=60.0)
+    (screw,) = _screen(volume, marked).screws
+    assert screw.loosening is Loosening.NOT_ASSESSED
+    assert screw.halo.width_median_mm is None

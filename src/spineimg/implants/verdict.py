@@ -142,6 +142,33 @@ class VerdictSettings:
             "help": "A shaft darker than this on a scale that is not clipped is not understood.",
         },
     )
+    heavy_metal_hu: float = field(
+        default=9000.0,
+        metadata={
+            "unit": "HU",
+            "range": (8500.0, 12000.0),
+            "source": "titanium reads 6300-8400 HU, steel 12300-13600 HU, cobalt-chrome about 17000 HU",
+            "help": "A shaft brighter than this is heavier than titanium; its streaks are two to three times stronger.",
+        },
+    )
+    heavy_slice_mm: float = field(
+        default=1.0,
+        metadata={
+            "unit": "mm",
+            "range": (0.5, 2.0),
+            "source": "phantoms: bands beside steel pass for a zone when slices are thicker",
+            "help": "Around metal heavier than titanium nothing is said with thicker slices.",
+        },
+    )
+    softest_bone_hu: float = field(
+        default=80.0,
+        metadata={
+            "unit": "HU",
+            "range": (50.0, 120.0),
+            "source": "a zone holds 30-50 HU, and 1 mm of it leaves 8 HU of contrast in bone of 60 HU, simulated",
+            "help": "In bone softer than this nothing is said.",
+        },
+    )
     noisiest_hu: float = field(
         default=120.0,
         metadata={
@@ -278,6 +305,13 @@ def refusal_by_scan(shaft: Shaft, conditions: Conditions, settings: VerdictSetti
         return f"the image is too blurred for a zone of 1 mm ({conditions.psf.fwhm_in_plane_mm:.1f} mm in the slice)"
     if not shaft.clipped and shaft.metal_hu < settings.weakest_metal_hu:
         return f"the shaft reads only {shaft.metal_hu:.0f} HU, less than solid titanium"
+    heavy = not shaft.clipped and shaft.metal_hu > settings.heavy_metal_hu
+    if heavy and conditions.slice_mm > settings.heavy_slice_mm + 1e-6:
+        return (
+            f"the shaft reads {shaft.metal_hu:.0f} HU, heavier than titanium: with slices of "
+            f"{conditions.slice_mm:.1f} mm its streaks cannot be told from a zone "
+            f"(at most {settings.heavy_slice_mm:g} mm)"
+        )
     return ""
 
 
@@ -295,6 +329,11 @@ def _surface(fit: HaloFit, settings: VerdictSettings) -> _Surface:
 def _refusal_by_fit(fit: HaloFit, surface: _Surface, settings: VerdictSettings) -> str:
     if fit.noise_hu > settings.noisiest_hu:
         return f"streaks are too strong (the fit is off by {fit.noise_hu:.0f} HU)"
+    if fit.trajectory_hu is not None and fit.trajectory_hu < settings.softest_bone_hu:
+        return (
+            f"the bone around the screw reads {fit.trajectory_hu:.0f} HU, too near to what fills a zone "
+            f"(at least {settings.softest_bone_hu:g} HU)"
+        )
     if np.mean(surface.judged) < settings.least_part:
         return (
             f"only {100 * np.mean(surface.judged):.0f} % of the shaft's surface lies in bone at least "

@@ -14,8 +14,8 @@ from napari_spineimg.room import Room
 
 NAME = "Implants"
 ROD_COLOUR = "#b9c4cf"
-_NOWHERE = -1e6
-"""A slice that is never shown."""
+_ROD_SLICES = 2.0
+"""On an axial slice a rod is drawn as the piece of it that lies within so many slices. Engineering choice."""
 
 
 def colour_of(loosening: Loosening) -> str:
@@ -108,9 +108,11 @@ class ImplantLayer:
             return []
         across = dims.not_displayed[0] if dims.ndisplay == 2 and dims.ndim == 3 else None
         at = 0.0 if across is None else float((dims.point[across] - frame.translate[across]) / frame.scale[across])
-        return [
-            flattened(frame.data(line), across, at) for line in (*(ends for _, ends, _ in self._screws), *self._rods)
-        ]
+        screws = [flattened(frame.data(ends), across, at) for _, ends, _ in self._screws]
+        rods = [frame.data(rod) for rod in self._rods]
+        if across == 0:
+            rods = [_piece(rod, at) for rod in rods]
+        return screws + [flattened(rod, across, at) for rod in rods]
 
     def _follow_view(self, event: Any = None) -> None:
         if not self._open or self._drawing or not self._drawn:
@@ -149,6 +151,13 @@ class ImplantLayer:
             self.layer.data = self._drawn
         finally:
             self._drawing = False
+
+
+def _piece(rod: FloatArray, at: float) -> FloatArray:
+    """(2, 3) the part of a rod, (n, 3) in slices and pixels, around slice `at`; its end where it does not reach it."""
+    along = rod[np.argsort(rod[:, 0])]
+    ends = np.clip([at - _ROD_SLICES, at + _ROD_SLICES], along[0, 0], along[-1, 0])
+    return np.stack([np.interp(ends, along[:, 0], along[:, axis]) for axis in range(3)], axis=1)
 
 
 def lines_of(screen: ImplantScreen, chosen: str | None) -> Sequence[tuple[FloatArray, str, float]]:

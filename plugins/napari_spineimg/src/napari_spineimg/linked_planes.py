@@ -180,7 +180,7 @@ class LinkedPlanes(QWidget):
         super().showEvent(event)
         if not self._settled:
             self._settled = True
-            beside_layers(self)
+            QTimer.singleShot(0, self, lambda: beside_layers(self))
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         self._timer.stop()
@@ -198,7 +198,7 @@ def beside_layers(widget: QWidget) -> None:
     lists = [one for one in window.findChildren(QDockWidget) if one.objectName() == "layer list"]
     if lists and window.dockWidgetArea(dock) != Qt.DockWidgetArea.LeftDockWidgetArea:
         window.tabifyDockWidget(lists[0], dock)
-        QTimer.singleShot(0, dock, dock.raise_)
+        dock.raise_()
 
 
 def _extent(study: Study) -> tuple[FloatArray, FloatArray]:

@@ -43,7 +43,7 @@ class HaloPlot(FigureCanvasQTAgg):
         self.draw_idle()
 
     def _draw(self, halo: HaloMap) -> None:
-        axes = self.figure.add_axes((0.15, 0.22, 0.66, 0.68))
+        axes = self.figure.add_axes((0.2, 0.24, 0.6, 0.68))
         bone = np.asarray(halo.in_bone) > 0.5
         axes.set_facecolor(_UNKNOWN)
         known = np.isfinite(halo.width_mm)
@@ -58,7 +58,7 @@ class HaloPlot(FigureCanvasQTAgg):
         axes.set_xlabel("mm from the head", fontsize=8)
         axes.set_yticks([0, 90, 180, 270], ["left", "cranial", "right", "caudal"])
         axes.tick_params(labelsize=8)
-        bar = self.figure.colorbar(mesh, cax=self.figure.add_axes((0.84, 0.22, 0.03, 0.68)))
+        bar = self.figure.colorbar(mesh, cax=self.figure.add_axes((0.83, 0.24, 0.03, 0.68)))
         bar.set_label("mm", fontsize=8)
         bar.ax.tick_params(labelsize=8)
         bar.ax.axhline(1.0, color="#ff3b30", linewidth=1.8)
