@@ -29,13 +29,13 @@ unit:
 plugin:
 	@tools/setup.sh test
 	@if command -v xvfb-run >/dev/null 2>&1; then \
-	  LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python -m pytest plugins/napari_spineimg/tests; \
+	  LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1366x768x24" $(BIN)/python -m pytest plugins/napari_spineimg/tests; \
 	else echo "plugin: xvfb-run is missing (package xvfb), the plugin's tests are left out" >&2; fi
 
 # Pictures of the plugin for README and docs.
 screenshots:
 	@tools/setup.sh test
-	LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1600x1000x24" $(BIN)/python tools/screenshots.py
+	LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1366x768x24" $(BIN)/python tools/screenshots.py
 
 # Writes docs/validation.md: accuracy on phantoms and real scans, peers measured in the same run.
 validate:

@@ -89,6 +89,7 @@ def conditions_of(volume: CTVolume, metal: Metal) -> Conditions:
         sharpness=acquisition.sharpness,
         artifact_reduction=acquisition.metal_artifact_reduction,
         psf=metal.psf,
+        brightest_hu=max((shaft.metal_hu for shaft in metal.shafts if not shaft.clipped), default=0.0),
         texture=noise_texture(volume, [screw.shaft for screw in metal.screws]),
     )
 

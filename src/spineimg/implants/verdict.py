@@ -218,13 +218,17 @@ class VerdictSettings:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What of the scan decides whether a halo can be judged. None is unknown. texture: see `texture.noise_texture`."""
+    """What of the scan decides whether a halo can be judged. None is unknown. texture: see `texture.noise_texture`.
+
+    brightest_hu: metal of the brightest shaft on a scale that is not clipped, 0 elsewhere; a construct is of one alloy.
+    """
 
     slice_mm: float
     sharpness: Sharpness | None
     artifact_reduction: bool | None
     psf: Psf
     texture: float = 0.0
+    brightest_hu: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -305,10 +309,10 @@ def refusal_by_scan(shaft: Shaft, conditions: Conditions, settings: VerdictSetti
         return f"the image is too blurred for a zone of 1 mm ({conditions.psf.fwhm_in_plane_mm:.1f} mm in the slice)"
     if not shaft.clipped and shaft.metal_hu < settings.weakest_metal_hu:
         return f"the shaft reads only {shaft.metal_hu:.0f} HU, less than solid titanium"
-    heavy = not shaft.clipped and shaft.metal_hu > settings.heavy_metal_hu
-    if heavy and conditions.slice_mm > settings.heavy_slice_mm + 1e-6:
+    brightest_hu = max(conditions.brightest_hu, 0.0 if shaft.clipped else shaft.metal_hu)
+    if brightest_hu > settings.heavy_metal_hu and conditions.slice_mm > settings.heavy_slice_mm + 1e-6:
         return (
-            f"the shaft reads {shaft.metal_hu:.0f} HU, heavier than titanium: with slices of "
+            f"the metal reads {brightest_hu:.0f} HU, heavier than titanium: with slices of "
             f"{conditions.slice_mm:.1f} mm its streaks cannot be told from a zone "
             f"(at most {settings.heavy_slice_mm:g} mm)"
         )
