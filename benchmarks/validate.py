@@ -132,8 +132,9 @@ the chapter they stand in. In bold: what misses a goal.
 
 What this shows and what not: the truth is that of simulated scans, laid out in mm with known HU. They have blur,
 partial volume and correlated noise; only the chapter on screws and halos has scatter, beam hardening and streaks. There
-is no motion and no scanner's error of calibration. They show that the program measures what the images hold; they do not show that a scanner's HU are right,
-that a reader's ROI is well placed, or that a cutoff predicts failure. This is not a clinical validation.
+is no motion and no scanner's error of calibration. They show that the program measures what the images hold; they do
+not show that a scanner's HU are right, that a reader's ROI is well placed, or that a cutoff predicts failure. This is
+not a clinical validation.
 """
 
 

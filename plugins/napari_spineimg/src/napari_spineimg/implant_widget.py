@@ -33,7 +33,7 @@ from napari_spineimg.texts import DASH, number
 
 _COLUMNS = ("Screw", "Loosening", "Median mm", "Over 1 mm", "Ø mm", "Length")
 _WORDS = {
-    Loosening.PRESENT: "▲ present",
+    Loosening.PRESENT: "▼ present",
     Loosening.ABSENT: "● absent",
     Loosening.INDETERMINATE: "◆ indeterminate",
     Loosening.NOT_ASSESSED: "○ not assessed",
