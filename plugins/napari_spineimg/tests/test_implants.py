@@ -79,7 +79,7 @@ def test_screws_are_shown_corrected_and_added(screening: Any) -> None:
     hand, widget, stand_in, run = screening
     run()
     assert widget.table.rowCount() == 2
-    assert widget.table.item(0, 1).text() == "▲ present"
+    assert widget.table.item(0, 1).text() == "▼ present"
     layer = hand.viewer.layers["Implants"]
     assert len(layer.data) == 3
     assert "Silva type 1" in widget.grade.text()
