@@ -67,7 +67,7 @@ MEAN_OF_PLANES = private("MEAN_OF_PLANES", "Mean of the means of the planes")
 ORIGINAL_SLICE = private("ORIGINAL_SLICE", "Voxels of an original slice, no interpolation")
 RESAMPLED_PLANE = private("RESAMPLED_PLANE", "Plane resampled by trilinear interpolation")
 LABELLED_VOXELS = private("LABELLED_VOXELS", "Voxels of a label map")
-HALO_PROFILE = private("HALO_PROFILE", "Radial profiles of the bone around the screw")
+HALO_FIT = private("HALO_FIT", "Model of metal, lucent zone and bone fitted to voxels")
 
 PERSON: Code = ("121006", "DCM", "Person")
 DEVICE: Code = ("121007", "DCM", "Device")

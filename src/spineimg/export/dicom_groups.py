@@ -218,7 +218,7 @@ class Groups:
             tracking_identifier=self.tracking(screw["id"]),
             finding_type=concept(coding.BONE_SCREW),
             finding_sites=self._site(screw.get("level"), screw.get("side")),
-            method=concept(coding.HALO_PROFILE),
+            method=concept(coding.HALO_FIT),
             algorithm_id=self._algorithm,
             measurements=self._screw_numbers(screw, halo),
             qualitative_evaluations=_evaluation(
