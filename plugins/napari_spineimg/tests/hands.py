@@ -74,10 +74,12 @@ class Hand:
 
     def point_at(self, point_lps_mm: FloatArray) -> FloatArray:
         """Moves the mouse over a point; the point that is really under it."""
-        pixel = self.pixel(point_lps_mm)
-        under = self.lps_at(pixel)
+        under = np.zeros(3)
 
-        def there() -> bool:  # a window that has only just been mapped misses the first moves
+        def there() -> bool:  # a window that has only just been mapped misses the first moves, and is laid out again
+            nonlocal under
+            pixel = self.pixel(point_lps_mm)
+            under = self.lps_at(pixel)
             QTest.mouseMove(self.canvas.native, pixel + QPoint(2, 0))
             self.settle()
             QTest.mouseMove(self.canvas.native, pixel)
