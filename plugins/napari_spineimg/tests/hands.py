@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 from spineimg.geometry import FloatArray
@@ -80,9 +81,9 @@ class Hand:
             nonlocal under
             pixel = self.pixel(point_lps_mm)
             under = self.lps_at(pixel)
-            QTest.mouseMove(self.canvas.native, pixel + QPoint(2, 0))
+            _move(self.canvas.native, pixel + QPoint(2, 0))
             self.settle()
-            QTest.mouseMove(self.canvas.native, pixel)
+            _move(self.canvas.native, pixel)
             self.settle()
             return bool(np.allclose(lps_from_world(np.array(self.viewer.cursor.position)[-3:]), under, atol=1e-6))
 
@@ -96,7 +97,7 @@ class Hand:
     def click(self, point_lps_mm: FloatArray) -> FloatArray:
         """Clicks a point on the slice that is shown; the point that was really clicked."""
         pixel = self.pixel(point_lps_mm)
-        QTest.mouseMove(self.canvas.native, pixel)
+        _move(self.canvas.native, pixel)
         QTest.mousePress(self.canvas.native, _LEFT, Qt.KeyboardModifier.NoModifier, pixel)
         QTest.mouseRelease(self.canvas.native, _LEFT, Qt.KeyboardModifier.NoModifier, pixel)
         self.settle()
@@ -118,3 +119,14 @@ class Hand:
     def press(self, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
         QTest.keyClick(self.canvas.native, key, modifier)
         self.settle()
+
+
+def _move(widget: Any, pixel: QPoint) -> None:
+    """A move of the mouse as the widget gets it. QTest moves the pointer of the screen, whose events another window may
+    take."""
+    place = QPointF(pixel)
+    event = QMouseEvent(
+        QEvent.Type.MouseMove, place, QPointF(widget.mapToGlobal(pixel)), Qt.MouseButton.NoButton,
+        Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
+    )  # fmt: skip
+    QApplication.sendEvent(widget, event)
