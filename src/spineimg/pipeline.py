@@ -10,7 +10,7 @@ import numpy as np
 
 from spineimg.anatomy import Status, order
 from spineimg.cutoffs import PUBLISHED, Cutoff, for_role
-from spineimg.errors import RoiError, SeriesError
+from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
@@ -18,7 +18,7 @@ from spineimg.rois import Ellipse, LabelVolume, MaskRoi, RoiSet, VertebraRoi
 from spineimg.vertebra.flags import FlagSettings, Subject, flag
 from spineimg.vertebra.hu import HuSettings, SliceHU, VertebraHU, measure
 from spineimg.vertebra.quality import acquisition_notes
-from spineimg.volume import CTVolume, Verdict
+from spineimg.volume import CTVolume
 
 if TYPE_CHECKING:
     from spineimg.implants.given import GivenScrew
@@ -51,8 +51,7 @@ def assess(
     Raises SeriesError for a series whose geometry does not allow measuring, RoiError for an unknown plane. A single
     vertebra that cannot be measured stays in the result, its numbers None and a note saying why.
     """
-    if volume.verdict is Verdict.REFUSED:
-        raise SeriesError(_refusal(volume))
+    volume.require_usable()
     if plane not in PLANES:
         raise RoiError(f"the plane must be one of {', '.join(PLANES)}, found {plane!r}")
     chosen = settings or Settings()
@@ -133,8 +132,6 @@ def found_rois(volume: CTVolume) -> RoiSet:
 
     Raises SeriesError for a series whose geometry does not allow measuring, RoiError when none can be named.
     """
-    if volume.verdict is Verdict.REFUSED:
-        raise SeriesError(_refusal(volume))
     from spineimg.vertebra.body import BodyNotFoundError
     from spineimg.vertebra.naming import name_spine
 
@@ -185,11 +182,6 @@ def label_centers(labels: LabelVolume) -> dict[int, FloatArray]:
         for label in np.unique(here).tolist():
             sums[label] = sums.get(label, np.zeros(4)) + index[here == label].sum(axis=0)
     return {label: labels.geometry.lps_at(total[:3] / total[3]) for label, total in sums.items()}
-
-
-def _refusal(volume: CTVolume) -> str:
-    why = "; ".join(f"{note.code}: {note.text}" for note in volume.notes) or "its geometry was refused"
-    return f"series {volume.series.name} cannot be measured: {why}"
 
 
 def used_rois(rois: RoiSet, result: CaseResult) -> RoiSet:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from spineimg.errors import SeriesError
 from spineimg.geometry import Geometry
 from spineimg.notes import Note
 
@@ -101,6 +102,12 @@ class CTVolume:
     series: SeriesInfo = SeriesInfo()
     verdict: Verdict = Verdict.USABLE
     notes: tuple[Note, ...] = ()
+
+    def require_usable(self) -> None:
+        """Raises SeriesError with the reasons when the geometry does not allow measuring."""
+        if self.verdict is Verdict.REFUSED:
+            why = "; ".join(f"{note.code}: {note.text}" for note in self.notes) or "its geometry was refused"
+            raise SeriesError(f"series {self.series.name} cannot be measured: {why}")
 
     def read(self, k: int) -> HUArray:
         """(rows, columns) HU of slice k."""

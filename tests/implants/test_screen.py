@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spineimg.errors import SeriesError
 from spineimg.geometry import FloatArray
 from spineimg.implants.given import GivenScrew
 from spineimg.implants.model import Halo, HaloMap, ImplantScreen, Loosening, Shaft
@@ -12,7 +13,11 @@ from spineimg.implants.psf import Psf
 from spineimg.implants.screen import screen_implants
 from spineimg.implants.texture import noise_texture
 from spineimg.implants.verdict import Conditions, VerdictSettings, _Surface, notes_on, refusal_by_scan
-from spineimg.volume import ArraySource, CTVolume
+from spineimg.notes import Note
+from spineimg.pipeline import assess
+from spineimg.rois import RoiSet
+from spineimg.vertebra.naming import name_spine
+from spineimg.volume import ArraySource, CTVolume, Verdict
 from tests.implants.halo_cases import volume_with_screw
 
 
@@ -111,3 +116,12 @@ def test_steel_and_soft_bone_are_not_judged() -> None:
     (screw,) = _screen(volume, marked).screws
     assert screw.loosening is Loosening.NOT_ASSESSED
     assert screw.halo.width_median_mm is None
+
+
+def test_a_refused_series_is_not_screened_named_or_measured() -> None:
+    """Planted: the verdict not asked in one of the three."""
+    volume, _ = volume_with_screw(0.0)
+    refused = replace(volume, verdict=Verdict.REFUSED, notes=(Note("one_position", "all images lie at one position"),))
+    for measure in (screen_implants, name_spine, lambda one: assess(one, RoiSet(()))):
+        with pytest.raises(SeriesError, match="cannot be measured: one_position: all images"):
+            measure(refused)

@@ -33,26 +33,15 @@ def levels(
     from spineimg import __version__
     from spineimg.io.levels import levels_to_dict
     from spineimg.io.opening import load
+    from spineimg.vertebra.naming import name_spine
 
     volume = load(path, series)
-    named = found_levels(volume, seeds)
+    named = name_spine(volume, seeds)
     if figure is not None:
         _draw(volume, named, figure)
     write_json(json, levels_to_dict(named, now().strftime("%Y-%m-%dT%H:%M:%SZ"), __version__))
     if talks(json, quiet):
         print_(_view(named))
-
-
-def found_levels(volume: CTVolume, seeds: dict[str, Any]) -> NamedSpine:
-    """The named spine of a volume. Raises SeriesError for one whose geometry does not allow measuring."""
-    from spineimg.errors import SeriesError
-    from spineimg.vertebra.naming import name_spine
-    from spineimg.volume import Verdict
-
-    if volume.verdict is Verdict.REFUSED:
-        why = "; ".join(note.text for note in volume.notes) or "its geometry was refused"
-        raise SeriesError(f"series {volume.series.name} cannot be measured: {why}")
-    return name_spine(volume, seeds)
 
 
 def draw_result(volume: CTVolume, result: CaseResult, path: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from spineimg.errors import SeriesError
 from spineimg.geometry import FloatArray
 from spineimg.implants.detect import DetectSettings, FoundScrew, Metal, find_metal
 from spineimg.implants.given import GivenScrew
@@ -24,7 +23,7 @@ from spineimg.implants.profile import Blur
 from spineimg.implants.texture import noise_texture
 from spineimg.implants.verdict import Conditions, VerdictSettings, judge, notes_on, refusal_by_scan
 from spineimg.notes import Note
-from spineimg.volume import CTVolume, Verdict
+from spineimg.volume import CTVolume
 
 _OWN_MM = 1.0
 """Metal voxels this near to a fitted shaft's thread are its own blur."""
@@ -57,9 +56,7 @@ def screen_implants(
     raising. Raises SeriesError for a series whose geometry does not allow measuring; what reading the scan raises
     passes through.
     """
-    if volume.verdict is Verdict.REFUSED:
-        why = "; ".join(f"{note.code}: {note.text}" for note in volume.notes) or "its geometry was refused"
-        raise SeriesError(f"series {volume.series.name} cannot be measured: {why}")
+    volume.require_usable()
     chosen = settings or ScreenSettings()
     tell = progress or (lambda part, what: None)
     metal = find_metal(volume, lambda part, what: tell(0.5 * part, what), chosen.detect, vertebrae, shafts)

@@ -58,8 +58,9 @@ def name_spine(
     seed: level -> (3,) LPS mm of a point inside that body; several settle how many vertebrae a region has. Without one
     the spine is searched for and named from the sacrum upwards, unconfirmed; where no sacrum is seen, nothing is named.
     Raises BodyNotFoundError when the body of the first seed is not believed or there is no spine, RoiError for seeds
-    that contradict each other, PixelError.
+    that contradict each other, SeriesError for a series whose geometry does not allow measuring, PixelError.
     """
+    volume.require_usable()
     if not seed:
         return _from_sacrum(search_spine(volume, settings))
     seeds = {parse_level(level): np.asarray(point, dtype=np.float64) for level, point in seed.items()}
