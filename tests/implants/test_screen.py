@@ -10,9 +10,10 @@ from spineimg.geometry import FloatArray
 from spineimg.implants.given import GivenScrew
 from spineimg.implants.model import Halo, HaloMap, ImplantScreen, Loosening, Shaft
 from spineimg.implants.psf import Psf
-from spineimg.implants.screen import screen_implants
+from spineimg.implants.screen import ScreenSettings, screen_implants
 from spineimg.implants.texture import noise_texture
-from spineimg.implants.verdict import Conditions, VerdictSettings, _Surface, notes_on, refusal_by_scan
+from spineimg.implants.verdict import Conditions, _Surface, notes_on, refusal_by_scan
+from spineimg.implants.verdict_settings import VerdictSettings
 from spineimg.notes import Note
 from spineimg.pipeline import assess
 from spineimg.rois import RoiSet
@@ -125,3 +126,14 @@ def test_a_refused_series_is_not_screened_named_or_measured() -> None:
     for measure in (screen_implants, name_spine, lambda one: assess(one, RoiSet(()))):
         with pytest.raises(SeriesError, match="cannot be measured: one_position: all images"):
             measure(refused)
+
+
+def test_none_found_on_little_surface_is_not_absent() -> None:
+    """Planted: the share left out; a screw judged on a few pieces was "absent"."""
+    volume, shaft = volume_with_screw(0.0)
+    (whole,) = _screen(volume, shaft).screws
+    assert whole.loosening is Loosening.ABSENT
+    strict = ScreenSettings(verdict=VerdictSettings(little_judged=1.01))
+    (little,) = _screen(volume, shaft, settings=strict).screws
+    assert little.loosening is Loosening.INDETERMINATE
+    assert "of the shaft's surface could be judged" in little.halo.reason

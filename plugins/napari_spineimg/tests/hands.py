@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
@@ -41,6 +41,8 @@ class Hand:
     def settle(self, times: int = 3) -> None:
         for _ in range(times):
             QApplication.processEvents()
+        # A running event loop deletes closed widgets; processEvents alone keeps them, and napari's keep their layers.
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
 
     # -- places -------------------------------------------------------------------------------------------------------
 
@@ -81,14 +83,21 @@ class Hand:
             nonlocal under
             pixel = self.pixel(point_lps_mm)
             under = self.lps_at(pixel)
-            _move(self.canvas.native, pixel + QPoint(2, 0))
-            self.settle()
-            _move(self.canvas.native, pixel)
-            self.settle()
+            self.move(pixel)
             return bool(np.allclose(lps_from_world(np.array(self.viewer.cursor.position)[-3:]), under, atol=1e-6))
 
         self.qtbot.waitUntil(there, timeout=10_000)
         return under
+
+    def move(self, pixel: QPoint, held: Qt.MouseButton = Qt.MouseButton.NoButton) -> None:
+        """A move of the mouse as the canvas gets it. QTest moves the pointer of the screen, whose events another window
+        may take; napari takes in one move every 5 ms and the last one late."""
+        native = self.canvas.native
+        at = QPointF(pixel), QPointF(native.mapToGlobal(pixel))
+        event = QMouseEvent(QEvent.Type.MouseMove, *at, Qt.MouseButton.NoButton, held, Qt.KeyboardModifier.NoModifier)
+        QApplication.sendEvent(native, event)
+        self.qtbot.wait(20)
+        self.settle()
 
     def status(self) -> str:
         """What the status bar says of the place under the mouse."""
@@ -97,7 +106,7 @@ class Hand:
     def click(self, point_lps_mm: FloatArray) -> FloatArray:
         """Clicks a point on the slice that is shown; the point that was really clicked."""
         pixel = self.pixel(point_lps_mm)
-        _move(self.canvas.native, pixel)
+        self.move(pixel)
         QTest.mousePress(self.canvas.native, _LEFT, Qt.KeyboardModifier.NoModifier, pixel)
         QTest.mouseRelease(self.canvas.native, _LEFT, Qt.KeyboardModifier.NoModifier, pixel)
         self.settle()
@@ -106,27 +115,14 @@ class Hand:
     def drag(self, start_lps_mm: FloatArray, end_lps_mm: FloatArray, steps: int = 5) -> None:
         start, end = self.pixel(start_lps_mm), self.pixel(end_lps_mm)
         native, none = self.canvas.native, Qt.KeyboardModifier.NoModifier
-        QTest.mouseMove(native, start)
-        self.settle()
+        self.move(start)
         QTest.mousePress(native, _LEFT, none, start)
         self.settle()
         for n in range(1, steps + 1):
-            QTest.mouseMove(native, start + (end - start) * n / steps)
-            self.settle()
+            self.move(start + (end - start) * n / steps, _LEFT)
         QTest.mouseRelease(native, _LEFT, none, end)
         self.settle()
 
     def press(self, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
         QTest.keyClick(self.canvas.native, key, modifier)
         self.settle()
-
-
-def _move(widget: Any, pixel: QPoint) -> None:
-    """A move of the mouse as the widget gets it. QTest moves the pointer of the screen, whose events another window may
-    take."""
-    place = QPointF(pixel)
-    event = QMouseEvent(
-        QEvent.Type.MouseMove, place, QPointF(widget.mapToGlobal(pixel)), Qt.MouseButton.NoButton,
-        Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier,
-    )  # fmt: skip
-    QApplication.sendEvent(widget, event)

@@ -12,9 +12,17 @@ from typing import Annotated, Any
 import typer
 
 from spineimg import __version__
-from spineimg.cli import exchange, implants, measuring, network, reporting, spine, studies  # noqa: F401  # their verbs
 from spineimg.cli.shared import app
 from spineimg.errors import SpineImgError
+
+# Each registers its verbs, in the order of the help.
+from spineimg.cli import measuring  # noqa: F401  # isort: skip
+from spineimg.cli import spine  # noqa: F401  # isort: skip
+from spineimg.cli import implants  # noqa: F401  # isort: skip
+from spineimg.cli import studies  # noqa: F401  # isort: skip
+from spineimg.cli import reporting  # noqa: F401  # isort: skip
+from spineimg.cli import exchange  # noqa: F401  # isort: skip
+from spineimg.cli import network  # noqa: F401  # isort: skip
 
 # typer brings its own copy of click in newer releases and the real one in older: the class is asked of it.
 _WrongArguments: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

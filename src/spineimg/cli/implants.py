@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spineimg.cli.exchange import source_of, write_result
 from spineimg.cli.shared import (
     ContrastOption,
     JsonOption,
@@ -60,10 +59,14 @@ def implants(
     given = () if screws is None else read_screws(screws)
     volume = state(load(path, series), told)
     if dicom is not None:
+        from spineimg.cli.exchange import source_of
+
         source_of(volume)  # a source that DICOM cannot name is refused before anything is written
     result = screen(volume, levels, screws=given)
     _write(volume, result, case_name(path), csv=csv, figure=figure, overlay=overlay, json=json)
     if dicom is not None:
+        from spineimg.cli.exchange import write_result
+
         write_result(dicom, volume, result, None)
     if talks(json, quiet) and result.implants is not None:
         from spineimg.export.implant_text import screen_view

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spineimg.cli.exchange import source_of, write_result
 from spineimg.cli.shared import (
     ContrastOption,
     IdsOption,
@@ -99,6 +98,8 @@ def hu(
     volume = state(load(path, series, keep_ids=keep_ids), stated)
     wanted = named_rois(rois, mask, mask_labels, uiv, liv, volume)
     if dicom is not None:
+        from spineimg.cli.exchange import source_of
+
         source_of(volume)  # a source that DICOM cannot name is refused before anything is written
     result = assess(volume, wanted, plane=plane, **_own_cutoffs(cutoffs))
     if levels is not None and figure is not None:
@@ -108,6 +109,8 @@ def hu(
         figure = None
     _write_outputs(volume, result, wanted, case=case_name(path), json=json, csv=csv, figure=figure, rois_out=rois_out)
     if dicom is not None:
+        from spineimg.cli.exchange import write_result
+
         write_result(dicom, volume, result, wanted.reader)
     if talks(json, quiet):
         from spineimg.export.text import result_view

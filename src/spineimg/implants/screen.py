@@ -21,7 +21,8 @@ from spineimg.implants.levels import KnownVertebra
 from spineimg.implants.model import ImplantScreen, Progress, Screw
 from spineimg.implants.profile import Blur
 from spineimg.implants.texture import noise_texture
-from spineimg.implants.verdict import Conditions, VerdictSettings, judge, notes_on, refusal_by_scan
+from spineimg.implants.verdict import Conditions, judge, notes_on, refusal_by_scan
+from spineimg.implants.verdict_settings import VerdictSettings
 from spineimg.notes import Note
 from spineimg.volume import CTVolume
 

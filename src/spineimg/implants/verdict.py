@@ -7,7 +7,7 @@ with the reason; where the interval holds both answers, `indeterminate`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -17,203 +17,9 @@ from spineimg.implants.halo import HaloFit
 from spineimg.implants.model import Halo, HaloMap, Loosening, Shaft
 from spineimg.implants.psf import Psf
 from spineimg.implants.unrolled import BoolArray
+from spineimg.implants.verdict_settings import VerdictSettings
 from spineimg.notes import Note
 from spineimg.volume import Sharpness
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictSettings:
-    """What counts as loosening, and when nothing is said."""
-
-    width_mm: float = field(
-        default=1.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 3.0),
-            "source": "Nam 2025, J Clin Med 14:4629, after Sandén 2004",
-            "help": "A lucent zone wider than this is loosening.",
-        },
-    )
-    coverage: float = field(
-        default=0.5,
-        metadata={
-            "unit": "part",
-            "range": (0.1, 1.0),
-            "source": "engineering choice: most of what the shaft touches",
-            "help": "It must be that wide over at least this part of the surface that lies in bone.",
-        },
-    )
-    extent_mm: float = field(
-        default=10.0,
-        metadata={
-            "unit": "mm",
-            "range": (3.0, 40.0),
-            "source": "engineering choice",
-            "help": "It must reach so far along the shaft, or over `extent_part` of its length if that is less.",
-        },
-    )
-    extent_part: float = field(
-        default=0.25,
-        metadata={
-            "unit": "part",
-            "range": (0.1, 1.0),
-            "source": "engineering choice",
-            "help": "Part of the shaft's length that is enough.",
-        },
-    )
-    depth_coverage: float = field(
-        default=0.5,
-        metadata={
-            "unit": "part",
-            "range": (0.1, 1.0),
-            "source": "engineering choice: as for the whole surface",
-            "help": "A depth counts as wide when so much of what is judged there is wider than the limit.",
-        },
-    )
-    depth_judged: float = field(
-        default=0.25,
-        metadata={
-            "unit": "part",
-            "range": (0.05, 1.0),
-            "source": "engineering choice: one or two pieces of a circumference are often streaks",
-            "help": "A depth with less of its circumference judged does not count for the zone's length.",
-        },
-    )
-    little_judged: float = field(
-        default=0.3,
-        metadata={
-            "unit": "part",
-            "range": (0.0, 1.0),
-            "source": "engineering choice",
-            "help": "A note is given when less of the surface was judged.",
-        },
-    )
-    thickest_slice_mm: float = field(
-        default=2.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 5.0),
-            "source": "phantoms: at 3 mm most fixed screws look loose",
-            "help": "Nothing is said on thicker slices.",
-        },
-    )
-    widest_blur_mm: float = field(
-        default=1.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 2.0),
-            "source": "computed: of a 1 mm zone at 110 HU contrast, 20 HU are left at 1.0 mm and 5 HU at 1.3 mm",
-            "help": "With a wider blur in the slice plane, only widths clearly off the limit are judged.",
-        },
-    )
-    hopeless_blur_mm: float = field(
-        default=1.5,
-        metadata={
-            "unit": "mm",
-            "range": (1.0, 3.0),
-            "source": "computed: a 1 mm zone leaves nothing at 1.6 mm",
-            "help": "With a wider blur in the slice plane nothing is said.",
-        },
-    )
-    sharp_texture: float = field(
-        default=-0.06,
-        metadata={
-            "unit": "",
-            "range": (-0.5, 0.0),
-            "source": "three patients and four phantoms with soft kernels -0.04 and above, an unsharp mask -0.09",
-            "help": "Noise whose correlation falls below this is of a sharp kernel.",
-        },
-    )
-    least_contrast_hu: float = field(
-        default=30.0,
-        metadata={
-            "unit": "HU",
-            "range": (10.0, 100.0),
-            "source": "phantoms: below this, 1 mm leaves less than the noise",
-            "help": "Bone must be so much brighter than what fills the zone.",
-        },
-    )
-    weakest_metal_hu: float = field(
-        default=5000.0,
-        metadata={
-            "unit": "HU",
-            "range": (3000.0, 6500.0),
-            "source": "titanium reads 6300-8400 HU on an extended scale",
-            "help": "A shaft darker than this on a scale that is not clipped is not understood.",
-        },
-    )
-    heavy_metal_hu: float = field(
-        default=9000.0,
-        metadata={
-            "unit": "HU",
-            "range": (8500.0, 12000.0),
-            "source": "titanium reads 6300-8400 HU, steel 12300-13600 HU, cobalt-chrome about 17000 HU",
-            "help": "A shaft brighter than this is heavier than titanium; its streaks are two to three times stronger.",
-        },
-    )
-    heavy_slice_mm: float = field(
-        default=1.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 2.0),
-            "source": "phantoms: bands beside steel pass for a zone when slices are thicker",
-            "help": "Around metal heavier than titanium nothing is said with thicker slices.",
-        },
-    )
-    softest_bone_hu: float = field(
-        default=80.0,
-        metadata={
-            "unit": "HU",
-            "range": (50.0, 120.0),
-            "source": "a zone holds 30-50 HU, and 1 mm of it leaves 8 HU of contrast in bone of 60 HU, simulated",
-            "help": "In bone softer than this nothing is said.",
-        },
-    )
-    noisiest_hu: float = field(
-        default=120.0,
-        metadata={
-            "unit": "HU",
-            "range": (30.0, 500.0),
-            "source": "engineering choice",
-            "help": "With larger residuals of the fit, streaks are too strong.",
-        },
-    )
-    worst_misfit: float = field(
-        default=1.5,
-        metadata={
-            "unit": "of the noise",
-            "range": (1.0, 5.0),
-            "source": "engineering choice",
-            "help": "Pieces of the surface with larger residuals (cortex, canal, joints nearby) are not judged.",
-        },
-    )
-    least_part: float = field(
-        default=0.1,
-        metadata={
-            "unit": "part",
-            "range": (0.05, 1.0),
-            "source": "engineering choice",
-            "help": "At least this part of the surface must lie in bone that can be judged.",
-        },
-    )
-    blind_mm: float = field(
-        default=0.5,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 1.0),
-            "source": "computed: of 110 HU, a zone of 0.5 mm leaves 8 HU at a blur of 0.6 mm and 1 HU at 0.8 mm",
-            "help": "A narrower zone cannot be told from none: the interval goes down to 0.",
-        },
-    )
-    uncertain_mm: float = field(
-        default=0.1,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 0.5),
-            "source": "the outer thread's radius is known to 0.1 mm",
-            "help": "Added to the fit's interval on either side.",
-        },
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +223,11 @@ def _verdict(
     if fit.cranio_caudal_mm[0] > limit:
         return Loosening.INDETERMINATE, (
             "a zone is seen above and below the screw that the whole of its surface does not show"
+        )
+    part = float(np.mean(surface.judged))
+    if part < settings.little_judged:
+        return Loosening.INDETERMINATE, (
+            f"no wide zone is seen, but only {100 * part:.0f} % of the shaft's surface could be judged"
         )
     return Loosening.ABSENT, ""
 
