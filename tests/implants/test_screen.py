@@ -83,6 +83,16 @@ def test_depths_with_one_or_two_pieces_are_no_length() -> None:
     assert np.isnan(_Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25))
 
 
+def test_what_the_header_leaves_open_is_noted() -> None:
+    volume, shaft = volume_with_screw(0.0)
+    told = replace(volume.acquisition, slice_thickness_mm=0.8, metal_artifact_reduction=False)
+    silent = replace(volume.acquisition, slice_thickness_mm=None, metal_artifact_reduction=None)
+    codes = [{note.code for note in _screen(replace(volume, acquisition=one), shaft).notes} for one in (told, silent)]
+    left_open = {"slice_thickness_unknown", "artifact_reduction_unknown"}
+    assert not codes[0] & left_open
+    assert codes[1] >= left_open
+
+
 def test_a_scan_without_metal() -> None:
     volume, _ = volume_with_screw(0.0)
     hu = np.minimum(np.stack([volume.read(k) for k in range(volume.geometry.shape[0])]), 400)

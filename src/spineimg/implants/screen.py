@@ -153,7 +153,12 @@ def _screw(found: FoundScrew, fit: HaloFit | None, conditions: Conditions, setti
 
 
 def _notes(volume: CTVolume) -> list[Note]:
+    """What the header leaves open and a halo depends on."""
+    found = []
+    if volume.acquisition.slice_thickness_mm is None:
+        text = "the slice thickness is unknown: slices thicker than their spacing hide and widen halos"
+        found.append(Note("slice_thickness_unknown", text))
     if volume.acquisition.metal_artifact_reduction is None:
         text = "the header does not say whether metal artefacts were reduced: on such a series halos and gaps mislead"
-        return [Note("artifact_reduction_unknown", text)]
-    return []
+        found.append(Note("artifact_reduction_unknown", text))
+    return found
