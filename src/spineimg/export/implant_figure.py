@@ -33,6 +33,8 @@ _HEADER = 62
 _BANNER = 46
 _TITLE = 26
 _ROW = _BANNER + _TITLE + _PANEL + 92
+_WORDS = 1110
+"""Width of the words below the pictures, left of the map and its axis."""
 _SCALE_MM = 3.0
 _SLICE_STEP_MM = 0.5
 _EDGE = "#19d3f3"
@@ -139,7 +141,7 @@ def _row(sheet: Sheet, top: float, volume: CTVolume, screw: Screw) -> None:
         left += width + _BETWEEN
     if screw.halo.map is not None:
         _unrolled(sheet, (left + 46, top + _TITLE, _WIDTH - _MARGIN - left - 46, _PANEL), screw.halo.map)
-    for i, line in enumerate(wrapped(_words(screw), 9.5, _WIDTH - 2 * _MARGIN, 3)):
+    for i, line in enumerate(wrapped(_words(screw), 9.5, _WORDS, 3)):
         sheet.text(_MARGIN, top + _TITLE + _PANEL + 32 + 19 * i, line, 9.5, color=FAINT)
 
 
