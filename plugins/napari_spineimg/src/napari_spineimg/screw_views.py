@@ -21,7 +21,7 @@ _ALONG_MM = (72.0, 40.0)
 _ACROSS_MM = (30.0, 30.0)
 _STEP_MM = 0.35
 _WIDEST_MM = 3.0
-_UNKNOWN = "#4a5560"
+_UNKNOWN = "#c4cad1"
 
 
 class HaloPlot(FigureCanvasQTAgg):
@@ -30,7 +30,7 @@ class HaloPlot(FigureCanvasQTAgg):
     def __init__(self) -> None:
         super().__init__(Figure(figsize=(3.4, 2.1), dpi=96))
         self.setMinimumHeight(170)
-        self.setToolTip("The screw's surface unrolled: depth from the head, angle around it. Red line: 1 mm.")
+        self.setToolTip("The screw's surface unrolled: depth by angle. Blue line: 1 mm; grey: not judged.")
 
     def show_map(self, halo: HaloMap | None, reason: str) -> None:
         self.figure.clear()
@@ -46,22 +46,18 @@ class HaloPlot(FigureCanvasQTAgg):
         axes = self.figure.add_axes((0.2, 0.24, 0.6, 0.68))
         bone = np.asarray(halo.in_bone) > 0.5
         axes.set_facecolor(_UNKNOWN)
-        known = np.isfinite(halo.width_mm)
-        axes.pcolormesh(
-            halo.depths_mm, halo.angles_deg, np.where(known & ~bone, 1.0, np.nan).T, cmap="Greys", vmin=0, vmax=3
-        )
-        width = np.where(bone, halo.width_mm, np.nan)
-        mesh = axes.pcolormesh(halo.depths_mm, halo.angles_deg, width.T, cmap="cividis", vmin=0.0, vmax=_WIDEST_MM)
-        filled = np.nan_to_num(width, nan=0.0)
-        if filled.max() > 1.0 and min(filled.shape) > 1:
-            axes.contour(halo.depths_mm, halo.angles_deg, filled.T, levels=[1.0], colors="#ff3b30", linewidths=1.8)
+        known = np.ma.masked_invalid(np.where(bone, halo.width_mm, np.nan))
+        # A scale without grey, so that what could not be judged is not taken for a width.
+        mesh = axes.pcolormesh(halo.depths_mm, halo.angles_deg, known.T, cmap="magma_r", vmin=0.0, vmax=_WIDEST_MM)
+        if min(known.shape) > 1 and known.count() and known.max() > 1.0 > known.min():
+            axes.contour(halo.depths_mm, halo.angles_deg, known.T, levels=[1.0], colors="#00e5ff", linewidths=1.8)
         axes.set_xlabel("mm from the head", fontsize=8)
         axes.set_yticks([0, 90, 180, 270], ["left", "cranial", "right", "caudal"])
         axes.tick_params(labelsize=8)
         bar = self.figure.colorbar(mesh, cax=self.figure.add_axes((0.83, 0.24, 0.03, 0.68)))
         bar.set_label("mm", fontsize=8)
         bar.ax.tick_params(labelsize=8)
-        bar.ax.axhline(1.0, color="#ff3b30", linewidth=1.8)
+        bar.ax.axhline(1.0, color="#00e5ff", linewidth=1.8)
 
 
 class ScrewViews(QWidget):
