@@ -14,7 +14,8 @@ import SimpleITK
 from spineimg import coding
 from spineimg.cli.exchange import source_of
 from spineimg.export.dicom import dicom_objects, write_dicom
-from spineimg.export.dicom_seg import Segment, labelled_segments, segmentations
+from spineimg.export.dicom_seg import segmentations
+from spineimg.export.dicom_segments import Segment, labelled_segments
 from tests.export.dicom_cases import AXES_MM, CASES, SHAPE, Case, as_json, judge, make
 
 Mask = npt.NDArray[np.bool_]
@@ -139,6 +140,32 @@ def test_a_screw_is_its_cylinder_and_overlap_gets_an_object_of_its_own(cases: di
     assert len({one.SeriesInstanceUID for one in segs}) == 1
     for path in write_dicom(tmp_path / "two", objects):
         judge(path)
+
+
+def test_halos_rods_and_metal_are_segments(cases: dict[str, Case], tmp_path: Path) -> None:
+    """Volumes against π((r + w)² - r²)l and π r² l. Planted: the zone drawn from the axis instead of the thread."""
+    case = cases["axial"]
+    document = as_json(case.with_screw())
+    screw = document["screws"][0]
+    depths, angles = np.linspace(1.0, 19.0, 10).tolist(), np.arange(0.0, 360.0, 30.0).tolist()
+    flat = [[2.0] * len(angles)] * len(depths)
+    screw["halo"]["map"] = {"depths_mm": depths, "angles_deg": angles, "width_mm": flat, "sd_mm": flat}
+    head = np.array(screw["head"])
+    ends = [(head + np.array([10.0, 0.0, z])).tolist() for z in (-15.75, 0.0, 15.75)]  # halfway between slices
+    document |= {"rods": [{"id": "left", "points": ends, "diameter_mm": 5.5, "gaps": []}], "other_metal": []}
+    paths = write_dicom(tmp_path / "out", dicom_objects(source_of(case.volume), document))
+    voxel, radius, found = 0.7 * 0.9 * 1.5, screw["diameter_mm"] / 2, {}
+    for path in (one for one in paths if one.name.startswith("seg-")):
+        judge(path)
+        found |= {name: float(mask.sum()) * voxel for name, mask in masks(case, path).items()}
+        kinds = {
+            one.SegmentLabel: one.SegmentedPropertyTypeCodeSequence[0] for one in pydicom.dcmread(path).SegmentSequence
+        }
+        if "L4-left halo" in kinds:
+            assert kinds["L4-left halo"].CodeValue == "LUCENT_ZONE"
+    assert found["L4-left halo"] == pytest.approx(np.pi * ((radius + 2) ** 2 - radius**2) * 20.0, rel=0.05)
+    assert found["rod left"] == pytest.approx(np.pi * 2.75**2 * 31.5, rel=0.05)
+    assert "metal" not in found  # the scan holds none
 
 
 def test_nothing_to_show_is_no_object(cases: dict[str, Case]) -> None:

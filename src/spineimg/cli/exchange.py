@@ -99,13 +99,15 @@ def write_objects(
     from spineimg.export.dicom import dicom_objects, write_dicom
     from spineimg.export.dicom_picture import pixels
     from spineimg.export.figure import draw
+    from spineimg.export.restored import restored_screen
 
     planes = [one for vertebra in drawn.vertebrae for one in vertebra.hu.slices]
     picture = pixels(draw(volume, drawn)) if planes else None
-    if picture is None and drawn.implants is not None and drawn.implants.screws:
+    screen = restored_screen(document)  # as the file has it, so that the same result gives the same picture
+    if picture is None and screen is not None and screen.screws:
         from spineimg.export.implant_figure import draw as draw_screws
 
-        picture = pixels(draw_screws(volume, drawn.implants))
+        picture = pixels(draw_screws(volume, screen))
     objects = dicom_objects(source_of(volume), document, observer=observer, picture=picture)
     kinds = {"SR": "report", "SEG": "segmentation", "OT": "key image"}
     files = [

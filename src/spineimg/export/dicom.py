@@ -17,7 +17,8 @@ from pydicom.dataset import Dataset
 from spineimg.errors import SpineImgError
 from spineimg.export.dicom_groups import Groups
 from spineimg.export.dicom_picture import secondary_capture
-from spineimg.export.dicom_seg import Segment, segmentations, segments_of
+from spineimg.export.dicom_seg import segmentations
+from spineimg.export.dicom_segments import Segment, segments_of
 from spineimg.export.dicom_source import Source, fingerprint
 from spineimg.export.dicom_sr import check_observer, structured_report
 from spineimg.export.files import replacing

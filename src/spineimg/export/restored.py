@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spineimg.anatomy import Role
+import numpy as np
+
+from spineimg.anatomy import Role, Side
 from spineimg.export.dicom_planes import ellipse_of
 from spineimg.geometry import Geometry
+from spineimg.implants.model import Grade, Halo, HaloMap, ImplantScreen, Loosening, OtherMetal, Rod, Screw, Shaft
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.sampling import SamplingSettings, tilt_deg
@@ -21,7 +24,7 @@ Entry = Mapping[str, Any]
 def restored(document: Entry, volume: CTVolume) -> CaseResult:
     """The record of a result file, for drawing it on the volume that it was measured on.
 
-    document: the dict of a result file. Settings and implants are not restored.
+    document: the dict of a result file. Settings are not restored.
     """
     return CaseResult(
         series=volume.series,
@@ -30,7 +33,68 @@ def restored(document: Entry, volume: CTVolume) -> CaseResult:
         acquisition=volume.acquisition,
         vertebrae=tuple(_vertebra(one, volume.geometry) for one in document["vertebrae"]),
         notes=tuple(_note(note) for note in document["notes"]),
+        implants=restored_screen(document),
     )
+
+
+def restored_screen(document: Entry) -> ImplantScreen | None:
+    """What the implant screen of a result file found, None when implants were not screened.
+
+    A shaft's `metal_hu` and `clipped` are not in the file and are nan and False; a halo's map is taken to lie in bone
+    where it has a width.
+    """
+    if not document.get("screws") and "other_metal" not in document:
+        return None
+    grade = document.get("grade") or {}
+    return ImplantScreen(
+        screws=tuple(_screw(one) for one in document.get("screws", [])),
+        rods=tuple(_rod(one) for one in document.get("rods", [])),
+        other_metal=tuple(
+            OtherMetal(tuple(one["center"]), one["volume_mm3"], one["kind"], one["why"])
+            for one in document.get("other_metal", [])
+        ),
+        grade=Grade(grade.get("silva_type"), grade.get("text", "")),
+    )
+
+
+def _screw(entry: Entry) -> Screw:
+    side = entry.get("side")
+    return Screw(
+        id=entry["id"],
+        shaft=Shaft(tuple(entry["head"]), tuple(entry["tip"]), entry.get("diameter_mm") or np.nan, np.nan, False),
+        halo=_halo(entry.get("halo") or {}),
+        loosening=Loosening(entry.get("loosening") or Loosening.NOT_ASSESSED),
+        level=entry.get("level"),
+        side=Side(side) if side in set(Side) else None,
+        trajectory_hu=entry.get("trajectory_hu"),
+        breach_mm=entry.get("breach_mm"),
+        notes=tuple(_note(note) for note in entry.get("notes", [])),
+    )
+
+
+def _halo(entry: Entry) -> Halo:
+    interval = entry.get("interval_mm")
+    return Halo(
+        assessable=bool(entry.get("assessable")),
+        width_median_mm=entry.get("width_median_mm"),
+        width_p90_mm=entry.get("width_p90_mm"),
+        coverage_over_1mm=entry.get("coverage_over_1mm"),
+        axial_extent_mm=entry.get("axial_extent_mm"),
+        interval_mm=None if interval is None else (interval[0], interval[1]),
+        reason=entry.get("reason") or "",
+        map=_map(entry["map"]) if entry.get("map") else None,
+    )
+
+
+def _map(entry: Entry) -> HaloMap:
+    arrays = {name: np.array(entry[name], dtype=np.float64) for name in ("depths_mm", "angles_deg")}
+    width, sd = (np.array(entry[name], dtype=np.float64) for name in ("width_mm", "sd_mm"))
+    return HaloMap(**arrays, width_mm=width, sd_mm=sd, in_bone=np.isfinite(width))
+
+
+def _rod(entry: Entry) -> Rod:
+    points = tuple((point[0], point[1], point[2]) for point in entry["points"])
+    return Rod(entry["id"], points, entry["diameter_mm"])
 
 
 def _vertebra(entry: Entry, geometry: Geometry) -> VertebraResult:
