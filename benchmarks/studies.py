@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from spineimg.anatomy import Construct
+from spineimg.phantom import Imaging, Storage, make_phantom, write_phantom
 
 MATRIX = 512
 PIXEL_MM = 0.7
@@ -46,6 +49,19 @@ def link_study(larger: Study, folder: Path, slices: int) -> None:
     for name in names.tolist():
         (folder / "ct" / f"{name:05d}").hardlink_to(larger.folder / "ct" / f"{name:05d}")
     (folder / "rois.json").write_text(json.dumps(roi_document(slices)))
+
+
+def write_spine(folder: Path) -> int:
+    """A phantom of a lumbar spine, 512 x 512 and about 300 slices of 0.9 mm, with `clicks.json` in the middles of its
+    UIV and LIV and `rois.json` on original slices of both. Returns how many slices it has."""
+    imaging = Imaging(size=(MATRIX, MATRIX), pixel_mm=0.68, spacing_mm=0.9, margin_mm=34.0)
+    phantom = replace(make_phantom("preop"), imaging=imaging, storage=Storage())
+    summary = write_phantom(folder, phantom, Construct("T11", "L5"))
+    placed = json.loads((folder / "rois_scanner.json").read_text())
+    clicks = [{"level": one["level"], "center": one["slices"][1]["center"]} for one in placed["vertebrae"]]
+    (folder / "rois.json").write_text(json.dumps(placed))
+    (folder / "clicks.json").write_text(json.dumps({**placed, "vertebrae": clicks}))
+    return int(summary["n_slices"])
 
 
 def roi_document(slices: int) -> dict[str, Any]:

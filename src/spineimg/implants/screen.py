@@ -24,6 +24,7 @@ from spineimg.implants.texture import noise_texture
 from spineimg.implants.verdict import Conditions, judge, notes_on, refusal_by_scan
 from spineimg.implants.verdict_settings import VerdictSettings
 from spineimg.notes import Note
+from spineimg.threads import one_blas_thread
 from spineimg.volume import CTVolume
 
 _OWN_MM = 1.0
@@ -41,6 +42,7 @@ class ScreenSettings:
     verdict: VerdictSettings = field(default_factory=VerdictSettings)
 
 
+@one_blas_thread
 def screen_implants(
     volume: CTVolume,
     *,

@@ -17,6 +17,7 @@ from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray, Geometry, unit
 from spineimg.rois import POSITIONS, Ellipse
 from spineimg.sampling import PlaneRefusedError, SliceReader, sample_ellipse
+from spineimg.threads import one_blas_thread
 from spineimg.vertebra.body import Body
 from spineimg.volume import CTVolume
 
@@ -85,6 +86,7 @@ class PlacementError(RoiError):
     """A body leaves no room for a ROI."""
 
 
+@one_blas_thread
 def place_rois(
     volume: CTVolume, body: Body, plane: str = "endplate", settings: PlacementSettings | None = None
 ) -> tuple[Ellipse, Ellipse, Ellipse]:

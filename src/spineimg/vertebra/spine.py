@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from spineimg.geometry import FloatArray
+from spineimg.threads import one_blas_thread
 from spineimg.vertebra.body import (
     Body,
     BodyNotFoundError,
@@ -122,6 +123,7 @@ class Spine:
     scene: Scene
 
 
+@one_blas_thread
 def find_spine(volume: CTVolume, seed_lps_mm: FloatArray, settings: SpineSettings | None = None) -> Spine:
     """The bodies around a point inside one of them, (3,) LPS mm, as far up and down as they are believed.
 
@@ -135,6 +137,7 @@ def find_spine(volume: CTVolume, seed_lps_mm: FloatArray, settings: SpineSetting
     return _around(volume, scene, candidates, _at(candidates, seed), chosen)
 
 
+@one_blas_thread
 def search_spine(volume: CTVolume, settings: SpineSettings | None = None) -> Spine:
     """The longest run of believed bodies of the spine that is found in a volume; `start` is the lowest of them.
 
