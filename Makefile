@@ -49,6 +49,7 @@ validate:
 bench:
 	@tools/setup.sh bench
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.batch
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis spineimg-demo
