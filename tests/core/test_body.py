@@ -182,7 +182,9 @@ def test_quality_and_doubt() -> None:
         (replace(good, wedge_deg=40), "endplates_contradict"),
         (replace(good, neighbours=1.5), "neighbours_contradict"),
         (replace(good, explained=0.0), "endplates_unclear"),
-        (replace(good, wall=0.69, explained=0.2, disc_score=-1, move_mm=3.5, tilt_sd_deg=4), "uncertain"),
+        (replace(good, tilt_sd_deg=3.5), "endplates_unclear"),
+        (replace(good, oddities=1), "endplates_unclear"),
+        (replace(good, wall=0.69, explained=0.2, disc_score=-1, move_mm=3.5, tilt_sd_deg=2.4), "uncertain"),
     ):
         assert quality(worse) <= quality(good)
         reason = doubt(worse, TrustSettings())

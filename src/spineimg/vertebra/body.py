@@ -10,6 +10,7 @@ import numpy.typing as npt
 from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray, Geometry, unit
 from spineimg.notes import Note
+from spineimg.threads import one_blas_thread
 from spineimg.vertebra.canal import Canal, CanalSettings, find_canal
 from spineimg.vertebra.chain import Chain, ChainSettings, Disc, Face, Zone, find_chain
 from spineimg.vertebra.column import Column, straighten
@@ -82,11 +83,16 @@ class BodySettings:
 
 
 _FEWEST_SLICES = 4
-_DISC_SEEN_MM = 10.0
+_DISC_SEEN_MM = 7.0
 """So much must be in the image beyond each endplate, and half a slice: the disc and the next body's endplate, without
 which an endplate cannot be told from the image's end. Engineering choice: discs are 4-11 mm high."""
 _AIR_HU, _FAT_HU = -300.0, -40.0
 _FAR_MM = 1.8
+_SURE_TILT_DEG, _SURE_QUALITY = 1.5, 0.85
+"""A fit worse than this, or farther from its start than _FAR_MM, is looked at twice."""
+_ELSEWHERE_MM, _SAME_DEG, _SAME_MM = 4.0, 4.0, 2.0
+"""How far apart two looks are, and how much they may differ."""
+_NEXT_MM = 6.5
 _OTHER_TILTS = (0.25, -0.25)
 _CLEARLY = 0.02
 """A fit this far from where the chain saw the face may have ended in a wrong valley: a start of 14 degrees more or less
@@ -99,6 +105,7 @@ _WEDGE_NOTE_DEG, _HOLLOW_NOTE_MM = 12.0, 4.5
 """From here on a fracture is worth a look. Engineering choice: a wedge of 20 % of 24 mm over 34 mm is 8 degrees."""
 
 
+@one_blas_thread
 def find_body(volume: CTVolume, click_lps_mm: npt.ArrayLike, settings: BodySettings | None = None) -> Body:
     """The vertebral body around a click, (3,) LPS mm, anywhere in the central half of the body.
 
@@ -107,23 +114,53 @@ def find_body(volume: CTVolume, click_lps_mm: npt.ArrayLike, settings: BodySetti
     """
     chosen = settings or BodySettings()
     click = np.asarray(click_lps_mm, dtype=np.float64)
+    fitted = _believed(volume, click, chosen)
+    found, body = fitted.found, fitted.body
+    doubtful = max(found.tilt_sd_deg / _SURE_TILT_DEG, found.move_mm / _FAR_MM) > 1 or body.quality < _SURE_QUALITY
+    if doubtful and not _is_seen_again(volume, click, body, chosen):
+        raise BodyNotFoundError("endplates_unclear", "a second look from another place in it finds another body")
+    return body
+
+
+def _believed(volume: CTVolume, click: FloatArray, settings: BodySettings) -> FittedBody:
+    """The body at a click by one look. Raises BodyNotFoundError, PixelError."""
     refuse_outside(volume.geometry, click)
-    crop = cut_out(volume, click, chosen.crop)
-    canal = find_canal(crop, chosen.canal)
-    refuse_without_canal(crop, canal, chosen)
+    crop = cut_out(volume, click, settings.crop)
+    canal = find_canal(crop, settings.canal)
+    refuse_without_canal(crop, canal, settings)
     column = straighten(crop, canal)
-    rough = _rough_outline(crop, column, chosen)
+    rough = _rough_outline(crop, column, settings)
     zones = (Zone(0, len(column.arc_mm), rough),)
-    chain = find_chain(crop, column, zones, volume.geometry.spacing_mm[0], chosen.chain)
+    chain = find_chain(crop, column, zones, volume.geometry.spacing_mm[0], settings.chain)
     below, above = _discs_around(chain, column, rough)
     height = chain.height_mm[chain.discs.index(below)]
-    fitted = fit_between(volume, Scene(crop, canal, column), rough, (below, above), height, chosen)
+    fitted = fit_between(volume, Scene(crop, canal, column), rough, (below, above), height, settings)
     refuse_click_outside(fitted.frame, fitted.frame.local(click), fitted.top, fitted.bottom)
-    reason = doubt(fitted.found, chosen.trust)
+    reason = doubt(fitted.found, settings.trust)
     if reason is not None:
         raise BodyNotFoundError(*reason)
     refuse_cut(volume.geometry, fitted.body)
-    return fitted.body
+    return fitted
+
+
+def _is_seen_again(volume: CTVolume, click: FloatArray, body: Body, settings: BodySettings) -> bool:
+    """Whether a look from the middle of a body (from beside it when the click was there) gives the same body."""
+    other = body.center_lps_mm
+    if np.linalg.norm(other - click) < _ELSEWHERE_MM:
+        other = other + _ELSEWHERE_MM * body.cranial_lps
+    try:
+        again = _believed(volume, other, settings).body
+    except BodyNotFoundError:
+        return False
+    return agree(again, body, _SAME_DEG, _SAME_MM)
+
+
+def agree(one: Body, other: Body, angle_deg: float, distance_mm: float) -> bool:
+    """Whether both endplate planes of two fits stand within an angle and a distance of each other."""
+    pairs = ((one.superior, other.superior), (one.inferior, other.inferior))
+    turn = min(float(a.normal_lps @ b.normal_lps) for a, b in pairs)
+    away = max(abs(float((a.point_lps_mm - b.point_lps_mm) @ b.normal_lps)) for a, b in pairs)
+    return bool(turn > np.cos(np.radians(angle_deg)) and away < distance_mm)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -157,8 +194,8 @@ def fit_between(
     outline = _outline_between(crop, column, rough, below, above, settings)
     frame = _frame(column, outline, below, above)
     starts = [_start(column, frame, face) for face in (above.lower, above.upper, below.upper, below.lower)]
-    top = _fit(volume, frame, starts[0], starts[1], settings)
-    bottom = _fit(volume, frame, starts[2], starts[3], settings)
+    top, top_move = _fit(volume, frame, starts[0], starts[1], settings)
+    bottom, bottom_move = _fit(volume, frame, starts[2], starts[3], settings)
     body = _body(column, frame, top, bottom)
     found = Findings(
         canal_hu=scene.canal.score_at(crop.index(body.center_lps_mm)[0]),
@@ -167,11 +204,12 @@ def fit_between(
         depth=body.depth_mm / body.width_mm,
         wedge_deg=body.wedge_deg,
         side_wedge_deg=float(np.degrees(np.arctan(top.rise_left) - np.arctan(bottom.rise_left))),
-        move_mm=max(abs(top.height_mm - starts[0].height_mm), abs(bottom.height_mm - starts[2].height_mm)),
+        move_mm=max(top_move, bottom_move),
         explained=min(top.explained, bottom.explained),
         tilt_sd_deg=max(top.tilt_sd_deg, bottom.tilt_sd_deg),
         disc_score=min(below.score, above.score),
         neighbours=body.height_mm / height_mm,
+        oddities=top.oddities + bottom.oddities,
     )
     notes = (*_notes(body, top, bottom), *_contents(crop, body))
     body = replace(body, quality=quality(found), notes=notes)
@@ -319,19 +357,33 @@ def _start(column: Column, frame: LocalFrame, face: Face) -> Start:
     return Start(float(at[2] - rises @ at[:2]), float(rises[0]), float(rises[1]))
 
 
-def _fit(volume: CTVolume, frame: LocalFrame, start: Start, other: Start, settings: BodySettings) -> EndplateFit:
-    """The endplate; where it ends up far from its start, other tilts are tried: the lumbosacral disc is wedged."""
+def _fit(
+    volume: CTVolume, frame: LocalFrame, start: Start, other: Start, settings: BodySettings
+) -> tuple[EndplateFit, float]:
+    """The endplate, and how far it lies from its start, mm.
+
+    Where the fit ends up far from its start, with tissues that are none or an uncertain tilt, others are tried.
+    """
     found = fit_endplate(volume, frame, start, other, settings.endplates)
     if found is None:
         raise BodyNotFoundError("body_cut", "there are too few voxels around an endplate: the body may be cut off")
-    if abs(found.height_mm - start.height_mm) < _FAR_MM:
-        return found
+    certain = not found.oddities and found.tilt_sd_deg < settings.trust.tilt_sd_deg
+    if abs(found.height_mm - start.height_mm) < _FAR_MM and certain:
+        return found, abs(found.height_mm - start.height_mm)
+    begun, pairs = start, []
+    if abs(found.facing.height_mm - start.height_mm) < _NEXT_MM:
+        # The facing surface of the model may have taken this endplate, and left its own to plain bone.
+        further = found.facing.height_mm + other.height_mm - start.height_mm
+        pairs.append((found.facing, replace(found.facing, height_mm=further)))
+    # The lumbosacral disc is wedged, and thick slices show tilts poorly.
     for turn in _OTHER_TILTS:
-        starts = [replace(one, rise_posterior=one.rise_posterior + turn) for one in (start, other)]
-        fit = fit_endplate(volume, frame, starts[0], starts[1], settings.endplates)
-        if fit is not None and fit.explained > found.explained + _CLEARLY:
-            found = fit
-    return found
+        first, second = (replace(one, rise_posterior=one.rise_posterior + turn) for one in (start, other))
+        pairs.append((first, second))
+    for first, second in pairs:
+        fit = fit_endplate(volume, frame, first, second, settings.endplates)
+        if fit is not None and fit.worth > found.worth + _CLEARLY:
+            found, begun = fit, first
+    return found, abs(found.height_mm - begun.height_mm)
 
 
 def _body(column: Column, frame: LocalFrame, top: EndplateFit, bottom: EndplateFit) -> Body:

@@ -6,6 +6,7 @@ of the crop, by dynamic programming; a single slice between two laminae needs no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,14 +108,13 @@ def _coarse(hu: Field) -> Field:
 
 def canal_scores(coarse: Field, step_mm: float, settings: CanalSettings) -> Field:
     """Contrast of ring and disc in HU at every point, less what an uneven or un-watery disc costs."""
-    ring = np.clip(coarse, 0, None)
-    disc_kernel = _annulus(0.0, settings.disc_radius_mm, step_mm)
-    ring_kernel = _annulus(*settings.ring_mm, step_mm)
-    mean = _filtered(coarse, disc_kernel)
-    square = _filtered(np.square(coarse), disc_kernel)
+    disc = _annulus(0.0, settings.disc_radius_mm, step_mm)
+    left_ring, right_ring = _halves(_annulus(*settings.ring_mm, step_mm))
+    (mean,) = _filtered(coarse, [disc])
+    (square,) = _filtered(np.square(coarse), [disc])
     spread = np.sqrt(np.maximum(square - np.square(mean), 0))
     # The poorer side counts, else the path of a wide canal leans on one pedicle.
-    left, right = (_filtered(ring, side / side.sum()) for side in _halves(ring_kernel))
+    left, right = _filtered(np.clip(coarse, 0, None), [side / side.sum() for side in (left_ring, right_ring)])
     around = np.minimum(left, right)
     strange = np.maximum(np.abs(mean - 30) - 40, 0)
     return np.asarray(around - np.maximum(mean, 0) - spread - strange, dtype=np.float32)
@@ -134,16 +134,18 @@ def _halves(kernel: Field) -> tuple[Field, Field]:
     return np.asarray(kernel * weight, dtype=np.float32), np.asarray(kernel * (1 - weight), dtype=np.float32)
 
 
-def _filtered(stack: Field, kernel: Field) -> Field:
-    """Every slice correlated with a small kernel, borders continued."""
-    reach = kernel.shape[0] // 2
-    padded = np.pad(stack, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-    shape = padded.shape[1:]
-    spectrum = np.fft.rfft2(kernel[::-1, ::-1], shape)
+def _filtered(stack: Field, kernels: Sequence[Field]) -> list[Field]:
+    """Every slice correlated with small kernels of one size, borders continued."""
     from scipy import fft
 
-    full = fft.irfft2(fft.rfft2(padded) * spectrum.astype(np.complex64), shape)
-    return np.asarray(full[:, 2 * reach :, 2 * reach :], dtype=np.float32)
+    reach = kernels[0].shape[0] // 2
+    padded = np.pad(stack, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    shape = tuple(fft.next_fast_len(n, real=True) for n in padded.shape[1:])
+    spectrum, found = fft.rfft2(padded, shape), []
+    for kernel in kernels:
+        full = fft.irfft2(spectrum * fft.rfft2(kernel[::-1, ::-1], shape), shape)
+        found.append(full[:, 2 * reach : padded.shape[1], 2 * reach : padded.shape[2]])
+    return found
 
 
 def _start_window(shape: tuple[int, ...], middle: FloatArray, step_mm: float, settings: CanalSettings) -> np.ndarray:
@@ -179,16 +181,27 @@ def _reach(score: Field) -> tuple[list[Field], list[np.ndarray]]:
 
 
 def sideways(best: Field) -> tuple[Field, np.ndarray]:
-    """The best of the nine places around each one, less the cost of moving there, and which of _MOVES it is."""
-    padded = np.pad(best, 1, constant_values=-1e6)
-    n, m = best.shape
-    value, choice = np.full_like(best, -np.inf), np.zeros(best.shape, np.int8)
-    for i, (a, b) in enumerate(_MOVES):
-        option = padded[1 + a : 1 + a + n, 1 + b : 1 + b + m] - np.float32(_STEP_COST_HU * (abs(a) + abs(b)))
-        better = option > value
-        np.copyto(value, option, where=better)
-        choice[better] = i
-    return value, choice
+    """The best of the nine places around each one, less the cost of moving there, and which of _MOVES it is.
+
+    The cost is that of the rows and that of the columns, so each is chosen by itself.
+    """
+    along, column = _beside(best)
+    value, row = _beside(along.T)
+    return value.T, (row.T + 1) * 3 + np.take_along_axis(
+        column, np.clip(np.arange(best.shape[0])[:, None] + row.T, 0, best.shape[0] - 1), axis=0
+    ) + 1
+
+
+def _beside(best: Field) -> tuple[Field, np.ndarray]:
+    """The best of each place and its two neighbours along the last axis, less the cost of moving, and the move."""
+    cost = np.float32(_STEP_COST_HU)
+    value, move = best.copy(), np.zeros(best.shape, np.int8)
+    for step, here, there in ((-1, np.s_[:, 1:], best[:, :-1]), (1, np.s_[:, :-1], best[:, 1:])):
+        option = there - cost
+        better = option > value[here]
+        np.copyto(value[here], option, where=better)
+        np.copyto(move[here], np.int8(step), where=better)
+    return value, move
 
 
 def _trace(choices: list[np.ndarray], first: tuple[np.intp, ...]) -> np.ndarray:

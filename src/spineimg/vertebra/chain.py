@@ -325,15 +325,15 @@ class _Rows:
     def settle(self, step: int, drift: float) -> None:
         """Rows that end at a step are complete: the next body may be of the neighbouring part."""
         at = self.spare + step
-        value, part = self.value[:, at].copy(), np.arange(len(self.value))
+        own, part = self.value[:, at], np.arange(len(self.value))
+        value = own.copy()
+        for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+            beside = own[there] - drift
+            better = beside > value[here]
+            np.copyto(value[here], beside, where=better)
+            np.copyto(part[here], np.arange(len(part))[there], where=better)
         self.part[:, at] = part
-        for way in (1, -1):
-            beside = np.roll(self.value[:, at], way) - drift
-            beside[0 if way == 1 else -1] = -1e9
-            better = beside > value
-            value = np.where(better, beside, value)
-            self.part[:, at] = np.where(better, part - way, self.part[:, at])
-        self.lower[:, at] = self.lower[self.part[:, at], at]
+        self.lower[:, at] = self.lower[part, at]
         self.value[:, at] = value
 
 

@@ -8,6 +8,7 @@ from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.rois import Ellipse
 from spineimg.vertebra.body import Body, BodyNotFoundError, BodySettings, find_body
+from spineimg.vertebra.kept import keeping
 from spineimg.vertebra.placement import PlacementError, PlacementSettings, place_rois
 from spineimg.vertebra.spine import SOFT_CODES, SpineSettings, find_spine
 from spineimg.volume import CTVolume
@@ -18,12 +19,11 @@ class ClickSettings:
     """When a click is answered, and the settings of what answers it."""
 
     max_step_mm: float = field(
-        default=4.0,
+        default=5.0,
         metadata={
             "unit": "mm",
             "range": (0.5, 5.0),
-            "source": "measured on phantoms (docs/body.md): of accepted bodies, 8 of 38 were wrong by more than 3 mm "
-            "or 5 degrees with slices near 5 mm, 2 of 120 with slices up to 3 mm",
+            "source": "measured on phantoms up to 4.8 mm (docs/body.md)",
             "help": "With slices farther apart or thicker no body is looked for.",
         },
     )
@@ -36,35 +36,57 @@ class ClickSettings:
             "help": "Where a fit is unclear, the spine this far to head and feet is asked.",
         },
     )
+    alone_mm: float = field(
+        default=4.0,
+        metadata={
+            "unit": "mm",
+            "range": (0.5, 5.0),
+            "source": "measured on phantoms (docs/body.md): at 4.8 mm neighbours are too uncertain themselves",
+            "help": "With slices farther apart or thicker a body must be clear by itself.",
+        },
+    )
     body: BodySettings = field(default_factory=BodySettings)
     placement: PlacementSettings = field(default_factory=PlacementSettings)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Placed:
+    """What one click gave: three ROIs and the body they lie in; without a body or room no ROIs, and notes say why."""
+
+    rois: tuple[Ellipse, ...]
+    notes: tuple[Note, ...]
+    body: Body | None
+
+
 def rois_of_click(
     volume: CTVolume, click_lps_mm: FloatArray, level: str, plane: str, settings: ClickSettings
-) -> tuple[tuple[Ellipse, ...], tuple[Note, ...]]:
-    """(three ROIs in the vertebral body around a click, notes on it); no ROIs and the reason where none is found.
+) -> Placed:
+    """The vertebral body around a click, three ROIs in it, and notes on it.
 
     Raises PixelError for slices that cannot be read.
     """
-    step = max(volume.geometry.spacing_mm[0], volume.acquisition.slice_thickness_mm or 0.0)
+    step = _step_mm(volume)
     if step > settings.max_step_mm:
         text = (
             f"slices of {step:.3g} mm are too thick to find a body from a click (limit {settings.max_step_mm:g} mm): "
             "place the ellipses by hand"
         )
-        return (), (Note("body_not_found", text, level),)
+        return Placed((), (Note("body_not_found", text, level),), None)
+    volume = keeping(volume)
     try:
         body = body_of_click(volume, click_lps_mm, settings)
-        rois = place_rois(volume, body, plane, settings.placement)
     except BodyNotFoundError as error:
-        return (), (Note(error.code, f"no vertebral body was found: {error}", level),)
+        return Placed((), (Note(error.code, f"no vertebral body was found: {error}", level),), None)
+    try:
+        rois = place_rois(volume, body, plane, settings.placement)
     except PlacementError as error:
-        return (), (Note("no_room", f"the body was found, but it leaves no room for a ROI: {error}", level),)
+        text = f"the body was found, but it leaves no room for a ROI: {error}"
+        return Placed((), (Note("no_room", text, level),), body)
     text = (
         f"the body was found and the ROIs were placed from one click (quality {body.quality:.2f}): look at the figure"
     )
-    return rois, (Note("placed_from_click", text, level), *(Note(one.code, one.text, level) for one in body.notes))
+    notes = (Note("placed_from_click", text, level), *(Note(one.code, one.text, level) for one in body.notes))
+    return Placed(rois, notes, body)
 
 
 def body_of_click(volume: CTVolume, click_lps_mm: FloatArray, settings: ClickSettings = ClickSettings()) -> Body:
@@ -72,10 +94,11 @@ def body_of_click(volume: CTVolume, click_lps_mm: FloatArray, settings: ClickSet
 
     Raises BodyNotFoundError with the reason of the fit itself.
     """
+    volume = keeping(volume)
     try:
         return find_body(volume, click_lps_mm, settings.body)
     except BodyNotFoundError as error:
-        if error.code not in SOFT_CODES:
+        if error.code not in SOFT_CODES or _step_mm(volume) > settings.alone_mm:
             raise
         try:
             spine = find_spine(volume, click_lps_mm, SpineSettings(settings.body, settings.witness_mm))
@@ -84,3 +107,7 @@ def body_of_click(volume: CTVolume, click_lps_mm: FloatArray, settings: ClickSet
     body = spine.bodies[spine.start]
     text = "its fit alone is unclear; it goes with the neighbours' size, axis and discs"
     return replace(body, notes=(*body.notes, Note("from_neighbours", text)))
+
+
+def _step_mm(volume: CTVolume) -> float:
+    return max(volume.geometry.spacing_mm[0], volume.acquisition.slice_thickness_mm or 0.0)

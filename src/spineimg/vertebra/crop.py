@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -178,18 +179,21 @@ def _resampled(volume: CTVolume, click: FloatArray, along: list[FloatArray], ste
                 _window(along[2], place[1], spacing[1], geometry.shape[2], step),
             )
         rows, columns = windows[place]
-        hu = np.nan_to_num(volume.read(int(k))[rows.pixels, columns.pixels].astype(np.float32), nan=_AIR_HU)
-        blocks.append(rows.weights @ np.clip(hu, _AIR_HU, _METAL_HU) @ columns.weights.T)
+        # The larger of air and not-a-number is air.
+        hu = np.fmin(np.fmax(volume.read(int(k))[rows.pixels, columns.pixels], _AIR_HU), _METAL_HU)
+        blocks.append((rows.sparse @ hu) @ columns.weights.T)
         covers.append(rows.covered[:, None] & columns.covered)
     weights = across[:, used].astype(np.float32)
     hidden = ~np.stack(covers).reshape(len(used), -1)
-    covered = ((weights > 0).astype(np.float32) @ hidden.astype(np.float32) < 0.5) & covered_across[:, None]
+    covered = np.broadcast_to(covered_across[:, None], (len(weights), hidden.shape[1]))
+    if hidden.any():
+        covered = covered & ((weights > 0).astype(np.float32) @ hidden.astype(np.float32) < 0.5)
     shape = tuple(len(a) for a in along)
     flat = weights @ np.stack(blocks).reshape(len(used), -1)
     return np.asarray(flat.reshape(shape), dtype=np.float32), np.asarray(covered.reshape(shape))
 
 
-_AIR_HU, _METAL_HU = -1000.0, 2000.0
+_AIR_HU, _METAL_HU = np.float32(-1000.0), np.float32(2000.0)
 """HU are clipped to this range: padding is air, metal must not outshine bone."""
 
 
@@ -199,15 +203,19 @@ class _Window:
 
     pixels: slice
     weights: Field
+    sparse: Any
     covered: BoolArray
 
 
 def _window(along: FloatArray, place: float, spacing: float, count: int, step: float) -> _Window:
+    from scipy.sparse import csr_array
+
     at = np.asarray(place + spacing * np.arange(count), dtype=np.float64)
     weights, covered = _weights(along, at, step)
     used = np.flatnonzero(weights.any(axis=0))
     span = slice(int(used[0]), int(used[-1]) + 1)
-    return _Window(span, weights[:, span].astype(np.float32), covered)
+    own = weights[:, span].astype(np.float32)
+    return _Window(span, own, csr_array(own), covered)
 
 
 def _weights(wanted: FloatArray, given: FloatArray, step: float) -> tuple[FloatArray, BoolArray]:

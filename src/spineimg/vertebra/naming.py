@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -14,13 +14,17 @@ from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.rois import RoiSet, VertebraRoi
-from spineimg.vertebra.body import Body, BodyNotFoundError
+from spineimg.vertebra.body import Body, BodyNotFoundError, agree
+from spineimg.vertebra.click import ClickSettings, body_of_click
+from spineimg.vertebra.kept import keeping
 from spineimg.vertebra.spine import Spine, SpineSettings, find_spine, search_spine
 from spineimg.volume import CTVolume
 
 _COUNTS = tuple(product((5, 6, 4), (12, 13, 11)))
 """Numbers of lumbar and thoracic vertebrae, the usual ones first (Tins 2016: 5-6 lumbar; 14 % have other ribs)."""
 _MOST_LUMBAR = 6
+_SAME_DEG, _SAME_MM = 5.0, 3.0
+"""Two fits whose endplates stand farther apart are of two minds: neither is believed. Engineering choice."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,8 +65,9 @@ def name_spine(
     that contradict each other, SeriesError for a series whose geometry does not allow measuring, PixelError.
     """
     volume.require_usable()
+    volume, click = keeping(volume), ClickSettings(body=(settings or SpineSettings()).body)
     if not seed:
-        return _from_sacrum(search_spine(volume, settings))
+        return _reachable(volume, _from_sacrum(search_spine(volume, settings)), None, click)
     seeds = {parse_level(level): np.asarray(point, dtype=np.float64) for level, point in seed.items()}
     first = next(iter(seeds))
     spine = find_spine(volume, seeds[first], settings)
@@ -72,7 +77,43 @@ def name_spine(
         if at in known:
             raise RoiError(f"the seeds {known[at]} and {level} lie in one vertebra: keep one")
         known[at] = level
-    return _named(spine, known, confirmed=True)
+    return _reachable(volume, _named(spine, known, confirmed=True), first, click)
+
+
+def _reachable(volume: CTVolume, named: NamedSpine, first: str | None, settings: ClickSettings) -> NamedSpine:
+    """The bodies around `first` (else the longest run) that a click at their own centre gives again.
+
+    Whoever measures the list clicks there. Raises BodyNotFoundError when `first` is none of them.
+    """
+    again = [_found_again(volume, one, settings) for one in named.vertebrae]
+    runs: list[list[NamedBody]] = [[]]
+    for one in again:
+        if one is not None:
+            runs[-1].append(one)
+        elif runs[-1]:
+            runs.append([])
+    run = max(runs, key=len) if first is None else next((r for r in runs if first in [one.level for one in r]), [])
+    if first is not None and not run:
+        raise BodyNotFoundError("not_found_again", "a click at the centre of the body does not give it again")
+    levels, kept = [one.level for one in named.vertebrae], [one.level for one in run]
+    notes = [note for note in named.notes if not note.about or note.about in kept]
+    for place, end, beyond in (("above", 0, -1), ("below", -1, 1)):
+        if run and 0 <= levels.index(kept[end]) + beyond < len(levels):
+            text = f"{place} it the list ends (not_found_again): a click at the centre of the next body finds another"
+            notes.append(Note(f"stopped_{place}", text, kept[end]))
+    return NamedSpine(tuple(run), named.unnamed, tuple(notes), named.spine)
+
+
+def _found_again(volume: CTVolume, one: NamedBody, settings: ClickSettings) -> NamedBody | None:
+    """The body as a click at its centre gives it; another fit only when a click at that one's centre agrees."""
+    try:
+        again = body_of_click(volume, one.body.center_lps_mm, settings)
+        if agree(again, one.body, _SAME_DEG, _SAME_MM):
+            return one
+        third = body_of_click(volume, again.center_lps_mm, settings)
+    except BodyNotFoundError:
+        return None
+    return replace(one, body=again) if agree(third, again, _SAME_DEG, _SAME_MM) else None
 
 
 def _index(spine: Spine, point: FloatArray) -> int:

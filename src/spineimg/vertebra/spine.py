@@ -35,11 +35,12 @@ from spineimg.vertebra.chain import Chain, Disc, Face, Zone, find_chain
 from spineimg.vertebra.column import Column, straighten
 from spineimg.vertebra.crop import Crop, cut_box, extent_mm
 from spineimg.vertebra.endplates import LEAN_PART
+from spineimg.vertebra.kept import keeping
 from spineimg.vertebra.sacrum import stands_on_wings, wings
 from spineimg.vertebra.search import find_start
 from spineimg.vertebra.trust import doubt
 from spineimg.vertebra.walls import Outline, find_outline
-from spineimg.volume import CTVolume, HUArray, SliceSource
+from spineimg.volume import CTVolume
 
 
 def _setting(default: Any, unit_: str, low: float, high: float, source: str, help_: str) -> Any:
@@ -57,17 +58,26 @@ class SpineSettings:
     held_tilt_deg: float = _setting(
         2.0, "degree", 0.5, 6, "engineering choice", "SD of endplates' tilt against the neighbours' where it is unclear"
     )
+    held_height_mm: float = _setting(
+        0.8, "mm", 0.3, 3, "engineering choice", "SD of endplates' place against the discs of the chain, where unclear"
+    )
+    held_oddities: int = _setting(
+        3, "", 0, 10, "engineering choice: a bridged disc at either side", "most odd numbers of its endplate fits"
+    )
     size: float = _setting(
         0.2, "1", 0.05, 0.5, "neighbours differ by up to 15 %", "largest difference from the neighbours' size"
     )
     turn_deg: float = _setting(
         12.0, "degree", 5, 30, "engineering choice", "largest angle between a body's axis and its neighbours'"
     )
+    wedge_deg: float = _setting(
+        13.0, "degree", 5, 30, "L5 is wedged by 5-12 degrees more than L4", "largest difference of wedge from theirs"
+    )
     overlap_mm: float = _setting(
         1.5, "mm", 0, 3, "engineering choice", "endplates of neighbours may cross by so much, no more"
     )
     held_quality: float = _setting(
-        0.55, "1", 0, 1, "engineering choice", "least quality of a body that its neighbours speak for"
+        0.62, "1", 0, 1, "engineering choice", "least quality of a body that its neighbours speak for"
     )
     held_wall: float = _setting(0.55, "1", 0, 1, "engineering choice", "and least support of its wall")
     lowest_wedge_deg: float = _setting(
@@ -87,6 +97,7 @@ _ZONE_MM = 10
 _ASIDE_MM = np.array([[90.0, 120.0], [65.0, 65.0]])
 """How far from the seed the spine may run to front and back, right and left."""
 _STEP_MM = 1.0
+_FEWEST_PEERS = 4
 SOFT_CODES = frozenset(
     {"uncertain", "endplates_unclear", "neighbours_contradict", "endplates_contradict", "walls_unclear", "not_a_body"}
 )
@@ -132,7 +143,7 @@ def find_spine(volume: CTVolume, seed_lps_mm: FloatArray, settings: SpineSetting
     chosen = settings or SpineSettings()
     seed = np.asarray(seed_lps_mm, dtype=np.float64)
     refuse_outside(volume.geometry, seed)
-    volume = replace(volume, source=_Kept(volume.source))
+    volume = keeping(volume)
     scene, candidates = _solved(volume, seed, chosen)
     return _around(volume, scene, candidates, _at(candidates, seed), chosen)
 
@@ -144,7 +155,7 @@ def search_spine(volume: CTVolume, settings: SpineSettings | None = None) -> Spi
     Raises BodyNotFoundError when there is no spine or no body is believed; PixelError.
     """
     chosen = settings or SpineSettings()
-    volume = replace(volume, source=_Kept(volume.source))
+    volume = keeping(volume)
     scene, candidates = _solved(volume, find_start(volume, chosen.body.canal), chosen)
     believed = [isinstance(_judged(volume, one), Body) for one in candidates]
     best, length, run = -1, 0, 0
@@ -170,25 +181,6 @@ def _solved(volume: CTVolume, point: FloatArray, settings: SpineSettings) -> tup
     scene = Scene(crop, canal, column)
     candidates = _candidates(volume, scene, zones, chain, settings)
     return scene, _spoken_for(volume, scene, zones, candidates, settings)
-
-
-class _Kept:
-    """Slices that were read once stay in memory: each endplate needs some of them again."""
-
-    def __init__(self, source: SliceSource) -> None:
-        self._source = source
-        self._slices: dict[int, HUArray] = {}
-
-    def read(self, k: int) -> HUArray:
-        if k not in self._slices:
-            self._slices[k] = self._source.read(k)
-        return self._slices[k]
-
-    def padding_hu(self, k: int) -> tuple[float, float] | None:
-        return self._source.padding_hu(k)
-
-    def sop_instance_uid(self, k: int) -> str | None:
-        return self._source.sop_instance_uid(k)
 
 
 # -- the column -------------------------------------------------------------------------------------------------------
@@ -302,15 +294,32 @@ def _spoken_for(
             i
             for i, one in enumerate(found)
             if i not in tried
-            and one.reason is not None
-            and one.reason[0] in SOFT_CODES
+            and _is_unclear(one)
             and any(0 <= j < len(found) and found[j].reason is None for j in (i - 1, i + 1))
         ]
         if not doubtful:
-            return found
+            break
         i = doubtful[0]
         tried.add(i)
-        found[i] = _held(volume, scene, zones, found, i, settings)
+        found[i] = _held(volume, scene, zones, found, i, _near(found, i, believed=True)[:4], settings)
+    # Where no one is clear (bridged discs), all around it together still tell how endplates stand.
+    unclear = [i for i, one in enumerate(found) if _is_unclear(one) and i not in tried]
+    peers = {i: _near(found, i, believed=False) for i in unclear}
+    for i in unclear:
+        if len(peers[i]) >= _FEWEST_PEERS:
+            found[i] = _held(volume, scene, zones, candidates, i, peers[i], settings)
+    return found
+
+
+def _is_unclear(one: Candidate) -> bool:
+    return one.reason is not None and one.reason[0] in SOFT_CODES
+
+
+def _near(candidates: Sequence[Candidate], i: int, *, believed: bool) -> list[int]:
+    """Neighbours with a fit within three levels, nearest first; believed: only those that are."""
+    near = sorted((j for j in range(len(candidates)) if 0 < abs(j - i) <= 3), key=lambda j: abs(j - i))
+    fits = [j for j in near if candidates[j].fit is not None]
+    return [j for j in fits if candidates[j].reason is None or (not believed and _is_unclear(candidates[j]))]
 
 
 def _held(
@@ -319,16 +328,19 @@ def _held(
     zones: Sequence[Zone],
     candidates: Sequence[Candidate],
     i: int,
+    near: Sequence[int],
     settings: SpineSettings,
 ) -> Candidate:
     """A candidate fitted with its endplates held to the neighbours' way, believed when it goes with them."""
     one = candidates[i]
-    near = [candidates[j].fit for j in _believed(candidates, i)]
-    neighbours = [fit for fit in near if fit is not None]
-    rise = np.mean([_rises(scene.column, fit.body) for fit in neighbours], axis=(0, 1))
+    neighbours = [fit for fit in (candidates[j].fit for j in near) if fit is not None]
+    rise = np.median(np.concatenate([_rises(scene.column, fit.body) for fit in neighbours]), axis=0)
     discs = tuple(_leaning(disc, rise / LEAN_PART) for disc in (one.below, one.above))
-    held = replace(settings.body, endplates=replace(settings.body.endplates, tilt_sd_deg=settings.held_tilt_deg))
-    height = float(np.mean([fit.found.height for fit in neighbours]))
+    endplates = replace(
+        settings.body.endplates, tilt_sd_deg=settings.held_tilt_deg, height_sd_mm=settings.held_height_mm
+    )
+    held = replace(settings.body, endplates=endplates)
+    height = float(np.median([fit.found.height for fit in neighbours]))
     rough = _rough(zones, scene.column, one.below, one.above)
     usual = height * float(np.sqrt(rough.area_mm2))
     try:
@@ -342,12 +354,6 @@ def _held(
             if pair[0] is not None and pair[1] is not None and _gap_mm(pair[0], pair[1]) < -settings.overlap_mm:
                 reason = ("neighbours_contradict", "its endplate cuts into the next body")
     return Candidate(one.below, one.above, fit, reason, held=True)
-
-
-def _believed(candidates: Sequence[Candidate], i: int) -> list[int]:
-    """Up to four believed neighbours within three levels, nearest first."""
-    near = sorted((j for j in range(len(candidates)) if 0 < abs(j - i) <= 3), key=lambda j: abs(j - i))
-    return [j for j in near if candidates[j].reason is None and candidates[j].fit is not None][:4]
 
 
 def _rises(column: Column, body: Body) -> FloatArray:
@@ -375,18 +381,29 @@ def _disagreement(
     body, found = fit.body, fit.found
     others = [other.body for other in neighbours]
     sizes = {
-        name: getattr(body, name) / float(np.mean([getattr(other, name) for other in others]))
+        name: getattr(body, name) / float(np.median([getattr(other, name) for other in others]))
         for name in ("width_mm", "depth_mm", "height_mm")
     }
     for name, ratio in sizes.items():
         if abs(np.log(max(ratio, 0.01))) > settings.size:
             word = name.removesuffix("_mm")
             return "neighbours_contradict", f"its {word} is {ratio:.2f} times that of the bodies beside it"
-    lean = _rises(column, body).mean(axis=0) - np.mean([_rises(column, other) for other in others], axis=(0, 1))
+    usual = np.median(np.concatenate([_rises(column, other) for other in others]), axis=0)
+    lean = _rises(column, body).mean(axis=0) - usual
     turn = float(np.degrees(np.arctan(np.linalg.norm(lean))))
     if turn > settings.turn_deg:
         return "neighbours_contradict", f"its axis leans {turn:.0f} degrees against the bodies beside it"
-    lines = replace(settings.body.trust, quality=settings.held_quality, wall=settings.held_wall, explained=-1.0)
+    wedge = body.wedge_deg - float(np.median([other.wedge_deg for other in others]))
+    if abs(wedge) > settings.wedge_deg:
+        return "endplates_contradict", f"its endplates diverge by {abs(wedge):.0f} degrees more than those beside it"
+    lines = replace(
+        settings.body.trust,
+        quality=settings.held_quality,
+        wall=settings.held_wall,
+        explained=-1.0,
+        tilt_sd_deg=np.inf,  # the tilt is the neighbours'
+        oddities=settings.held_oddities,
+    )
     return doubt(found, lines)
 
 

@@ -16,7 +16,7 @@ def _limit(default: Any, unit: str, low: float, high: float, source: str, help_:
 class TrustSettings:
     """Lines that a body must not cross. Measured on phantoms whose seeds are not used for reporting."""
 
-    canal_hu: float = _limit(60.0, "HU", 0, 200, "engineering choice", "least contrast of the canal's ring and middle")
+    canal_hu: float = _limit(45.0, "HU", 0, 200, "engineering choice", "least contrast of the canal's ring and middle")
     wall: float = _limit(0.68, "1", 0, 1, "engineering choice", "least mean support of the wall")
     height: tuple[float, float] = _limit(
         (0.44, 0.92), "1", 0, 2, "bodies 0.46-0.85, fractured ones less", "height over the root of the area"
@@ -31,7 +31,10 @@ class TrustSettings:
         0.15, "1", 0, 1, "engineering choice", "least share of variation an endplate fit explains"
     )
     tilt_sd_deg: float = _limit(
-        5.0, "degree", 1, 20, "engineering choice", "largest standard error of an endplate's tilt"
+        3.0, "degree", 1, 20, "measured on phantoms: docs/body.md", "largest standard error of an endplate's tilt"
+    )
+    oddities: int = _limit(
+        0, "", 0, 10, "measured on phantoms: docs/body.md", "most numbers of both endplate fits that no endplate has"
     )
     neighbours: tuple[float, float] = _limit(
         (0.72, 1.25),
@@ -46,7 +49,10 @@ class TrustSettings:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What is known of a fitted body. Ratios and angles as in TrustSettings; neighbours: height over the chain's."""
+    """What is known of a fitted body. Ratios and angles as in TrustSettings; neighbours: height over the chain's.
+
+    oddities: of both endplate fits.
+    """
 
     canal_hu: float
     wall: float
@@ -59,6 +65,7 @@ class Findings:
     tilt_sd_deg: float
     disc_score: float
     neighbours: float
+    oddities: int = 0
 
 
 def doubt(found: Findings, settings: TrustSettings) -> tuple[str, str] | None:
@@ -94,7 +101,8 @@ def doubt(found: Findings, settings: TrustSettings) -> tuple[str, str] | None:
         (
             found.move_mm <= settings.move_mm
             and found.explained >= settings.explained
-            and found.tilt_sd_deg <= settings.tilt_sd_deg,
+            and found.tilt_sd_deg <= settings.tilt_sd_deg
+            and found.oddities <= settings.oddities,
             "endplates_unclear",
             "an endplate is not clear enough to be fitted",
         ),
@@ -107,15 +115,16 @@ def doubt(found: Findings, settings: TrustSettings) -> tuple[str, str] | None:
 
 
 def quality(found: Findings) -> float:
-    """Geometric mean of how well walls, endplates, discs, shape and neighbours speak for the body."""
+    """Geometric mean of how well walls, endplates, discs, shape, neighbours and tissues speak for the body."""
     scores = (
         (found.wall - 0.55) / 0.3,
         found.explained / 0.5,
         (found.disc_score + 1.5) / 3.0,
         1 - abs(found.height - 0.67) / 0.35,
         1 - found.move_mm / 5.0,
-        1 - found.tilt_sd_deg / 8.0,
+        1 - found.tilt_sd_deg / 6.0,
         1 - abs(np.log(max(found.neighbours, 1e-3))) / 0.6,
+        1 - found.oddities / 5,
         1 - max(abs(found.wedge_deg) - 10, 0) / 25,
         1 - max(abs(found.side_wedge_deg) - 4, 0) / 15,
     )

@@ -1,0 +1,135 @@
+"""Parts of the search against formulas: the seen edge, steps of the canal's path, kept slices, odd fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from spineimg.geometry import Geometry
+from spineimg.rois import Ellipse, VertebraRoi
+from spineimg.vertebra import naming
+from spineimg.vertebra.body import BodyNotFoundError
+from spineimg.vertebra.canal import sideways
+from spineimg.vertebra.endplates import EndplateFit, Start, _edge
+from spineimg.vertebra.hu import measure
+from spineimg.vertebra.kept import keeping
+from spineimg.vertebra.naming import name_spine
+from spineimg.volume import ArraySource, CTVolume
+from tests.vertebra.spine_phantoms import WHOLE, spine
+
+
+@pytest.mark.parametrize(("half", "blur"), [(0.3, 0.5), (1.5, 0.45), (2.5, 0.6)])
+def test_an_edge_is_a_step_averaged_over_slice_and_blur(half: float, blur: float) -> None:
+    """Planted: the whole thickness taken for half of it."""
+    depth = np.linspace(-6, 6, 41)
+    across = np.linspace(-half, half, 4001)
+    wanted = norm.cdf((depth[:, None] + across) / blur).mean(axis=1)
+    value, rate = _edge(half, blur).at(depth)
+    np.testing.assert_allclose(value, wanted, atol=5e-4)
+    np.testing.assert_allclose(rate, np.gradient(wanted, depth), atol=0.06)
+
+
+def test_a_step_sideways_is_the_best_of_nine() -> None:
+    """Planted: the column's step taken from the row that is left."""
+    draw = np.random.default_rng(2)
+    best = draw.normal(0, 5, (7, 9)).astype(np.float32)
+    value, choice = sideways(best)
+    padded = np.pad(best, 1, constant_values=-1e6)
+    options = np.stack(
+        [
+            padded[1 + a : 8 + a, 1 + b : 10 + b] - np.float32(3.0 * (abs(a) + abs(b)))
+            for a in (-1, 0, 1)
+            for b in (-1, 0, 1)
+        ]
+    )
+    np.testing.assert_allclose(value, options.max(axis=0), atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(options, choice[None].astype(np.intp), axis=0)[0], value, atol=1e-5)
+
+
+def test_slices_are_decoded_once() -> None:
+    """Planted: the volume wrapped a second time."""
+
+    reads: list[int] = []
+
+    class Counted(ArraySource):
+        def read(self, k: int) -> Any:
+            reads.append(k)
+            return super().read(k)
+
+    volume = spine()[1]
+    stack = np.zeros(volume.geometry.shape, np.int16)
+    kept = keeping(replace(volume, source=Counted(stack)))
+    assert keeping(kept) is kept
+    for k in (3, 4, 3, 3):
+        kept.read(k)
+    assert reads == [3, 4]
+
+
+def fit(**changed: Any) -> EndplateFit:
+    usual: dict[str, Any] = {
+        "height_mm": 10.0, "rise_left": 0.0, "rise_posterior": 0.1, "concavity_mm": 1.5, "residual_hu": 20.0,
+        "explained": 0.9, "shell_hu": 800.0, "bone_hu": 140.0, "disc_hu": 80.0, "tilt_sd_deg": 0.4,
+        "height_sd_mm": 0.1, "facing": Start(16.0, 0.0, 0.1), "facing_shell_hu": 800.0,
+    }  # fmt: skip
+    return EndplateFit(**(usual | changed))
+
+
+def test_numbers_that_no_endplate_has_are_counted() -> None:
+    """Planted: the ridge held against the disc alone."""
+    assert fit().oddities == 0
+    assert fit(shell_hu=150.0, bone_hu=140.0, disc_hu=85.0).oddities == 1
+    assert fit(shell_hu=90.0, bone_hu=160.0, disc_hu=80.0).oddities == 0  # no shell, but an edge
+    assert fit(disc_hu=340.0).oddities == 1
+    assert fit(facing_shell_hu=-600.0).oddities == 1
+    assert fit(facing=Start(10.5, 0.0, 0.1)).oddities == 1
+    assert fit(facing=Start(16.0, 0.5, 0.1)).oddities == 1
+    assert fit(disc_hu=340.0).worth < fit().worth
+    assert fit(tilt_sd_deg=50.0).worth < fit().worth
+
+
+def test_a_body_that_a_click_at_its_centre_does_not_give_ends_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the list read from head to foot when it is cut."""
+    phantom, volume = spine()
+    lost = phantom.vertebra("L1").frame.center_lps_mm
+    real = naming.body_of_click
+
+    def clicked(where: CTVolume, click: Any, *rest: Any) -> Any:
+        if np.linalg.norm(click - lost) < 5:
+            raise BodyNotFoundError("uncertain", "not this one")
+        return real(where, click, *rest)
+
+    monkeypatch.setattr(naming, "body_of_click", clicked)
+    center = phantom.vertebra("L3").frame.center_lps_mm
+    named = name_spine(volume, {"L3": center})
+    assert [one.level for one in named.vertebrae] == ["L2", "L3", "L4", "L5"]
+    (end,) = [note for note in named.notes if note.code == "stopped_above"]
+    assert (end.about, "not_found_again" in end.text) == ("L2", True)
+    with pytest.raises(BodyNotFoundError):
+        name_spine(volume, {"L1": lost})
+
+
+def test_every_listed_body_is_found_from_its_centre() -> None:
+    phantom, volume = spine()
+    named = name_spine(volume, {"L3": phantom.vertebra("L3").frame.center_lps_mm})
+    assert [one.level for one in named.vertebrae] == list(WHOLE[::-1])
+    for roi, one in zip(named.rois().vertebrae, named.vertebrae, strict=True):
+        found = measure(volume, roi).body
+        assert found is not None
+        assert float(np.linalg.norm(found.center_lps_mm - one.body.center_lps_mm)) < 1.5
+
+
+def test_a_coarse_grid_needs_an_area_instead_of_many_voxels() -> None:
+    """Voxels of 3 mm: 17 of them are 153 mm2, 9 are too few. Planted: the area in voxels."""
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])[:, [2, 1, 0, 3]]
+    geometry = Geometry.from_affine((20, 30, 30), affine)
+    volume = CTVolume(geometry, ArraySource(np.full(geometry.shape, 100, np.int16)))
+    x, y = np.eye(3)[:2]
+    for radius, expected in ((7.0, 100.0), (5.0, None)):
+        ellipse = Ellipse("mid", geometry.lps_at([10, 15, 15]), x, y, (radius, radius))
+        got = measure(volume, VertebraRoi("L1", ellipses=(ellipse,)))
+        assert got.mean_hu == expected
+        assert ("too_few_voxels" in {note.code for note in got.notes}) == (expected is None)
