@@ -33,8 +33,8 @@ from spineimg.volume import ArraySource, CTVolume, SeriesInfo
 FloatArray = npt.NDArray[np.float64]
 Truth = dict[str, Any]
 
-FIRST_SEED = 1000
-"""Seeds below are for tuning."""
+FIRST_SEED = 3000
+"""Seeds below are for tuning, those of earlier reports among them."""
 _SAME_SCREW_MM, _SAME_SCREW_DEG, _SAME_GAP_MM = 4.0, 15.0, 6.0
 """So near the middle of a found shaft comes to the true shaft, a found gap to the true gap, if they are the same."""
 _ROD_MM = 3.0

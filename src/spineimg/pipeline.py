@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spineimg.anatomy import Status, order
 from spineimg.cutoffs import PUBLISHED, Cutoff, for_role
-from spineimg.errors import RoiError
+from spineimg.errors import GeometryError, RoiError
 from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
@@ -21,6 +22,7 @@ from spineimg.vertebra.quality import acquisition_notes
 from spineimg.volume import CTVolume
 
 if TYPE_CHECKING:
+    from spineimg.implants.breach import BodyShape, MaskShape, Outline
     from spineimg.implants.given import GivenScrew
     from spineimg.implants.levels import KnownVertebra
     from spineimg.implants.model import Progress
@@ -44,10 +46,12 @@ def assess(
     plane: str = "endplate",
     settings: Settings | None = None,
     cutoffs: tuple[Cutoff, ...] = PUBLISHED,
+    known: Mapping[str, VertebraHU] | None = None,
 ) -> CaseResult:
     """Vertebral HU of every ROI, and the flags of those whose role has a cutoff.
 
-    plane: "endplate" resamples ellipses that are tilted to the slices, "scanner" refuses them.
+    plane: "endplate" resamples ellipses that are tilted to the slices, "scanner" refuses them. known: level -> what
+    `measure` gave for the same ROI of the same volume; these ROIs are not measured again.
     Raises SeriesError for a series whose geometry does not allow measuring, RoiError for an unknown plane. A single
     vertebra that cannot be measured stays in the result, its numbers None and a note saying why.
     """
@@ -56,7 +60,8 @@ def assess(
         raise RoiError(f"the plane must be one of {', '.join(PLANES)}, found {plane!r}")
     chosen = settings or Settings()
     asked = _asked(rois)
-    measured = [measure(volume, roi, chosen.hu, plane) for roi in asked]
+    before = known or {}
+    measured = [before.get(roi.level) or measure(volume, roi, chosen.hu, plane) for roi in asked]
     disorder = _disorder(asked, measured)
     vertebrae = tuple(
         _result(volume, rois, roi, hu, disorder.get(number, ()), chosen, cutoffs)
@@ -92,7 +97,7 @@ def screen(
     from spineimg.implants.screen import ScreenSettings, screen_implants  # SciPy is not loaded for HU alone
 
     chosen = settings or ScreenSettings()
-    known = known_vertebrae(rois) if rois is not None else ()
+    known = outlined(volume, rois) if rois is not None else ()
     tumours = tuple(roi.level for roi in rois.vertebrae if roi.status is Status.TUMOUR) if rois is not None else ()
     found = screen_implants(
         volume, shafts=screws, vertebrae=known, tumour_levels=tumours, progress=progress, settings=chosen
@@ -167,6 +172,47 @@ def known_vertebrae(rois: RoiSet) -> tuple[KnownVertebra, ...]:
         centers = label_centers(group[0][1].labels)
         found += [KnownVertebra(level, centers[mask.label]) for level, mask in group if mask.label in centers]
     return tuple(found)
+
+
+def outlined(volume: CTVolume, rois: RoiSet) -> tuple[KnownVertebra, ...]:
+    """`known_vertebrae` with ways to look up their outlines: a label's voxels, or the body fitted around a click."""
+    masks = {roi.level: roi.mask for roi in rois.vertebrae if roi.mask is not None and not roi.ellipses}
+
+    def outline(vertebra: KnownVertebra) -> Outline | None:
+        mask = masks.get(vertebra.level)
+        try:
+            return fitted_shape(volume, vertebra.center_lps_mm) if mask is None else label_shape(mask)
+        except GeometryError:  # slices at uneven steps: the screws are worth having without it
+            return None
+
+    return tuple(replace(one, outline=partial(outline, one)) for one in known_vertebrae(rois))
+
+
+def fitted_shape(volume: CTVolume, click_lps_mm: FloatArray) -> BodyShape | None:
+    """The body around a click as an outline; None where none can be fitted."""
+    from spineimg.implants.breach import BodyShape
+    from spineimg.vertebra.body import BodyNotFoundError, find_body
+
+    try:
+        body = find_body(volume, click_lps_mm)
+    except BodyNotFoundError:
+        return None
+    planes = [(plane.point_lps_mm, plane.normal_lps) for plane in (body.superior, body.inferior)]
+    return BodyShape(body.center_lps_mm, body.axes, body.outline_mm, *planes)
+
+
+def label_shape(mask: MaskRoi) -> MaskShape:
+    """The voxels of a label. Raises PixelError."""
+    from spineimg.implants.breach import MaskShape
+
+    geometry = mask.labels.geometry
+    index = []
+    for k in range(geometry.shape[0]):
+        rows, columns = np.nonzero(mask.labels.source.read(k) == mask.label)
+        index.append(np.column_stack([np.full(len(rows), k), rows, columns]))
+    voxels = np.concatenate(index)
+    steps = np.asarray(geometry.lps_from_index[:3, :3].T)
+    return MaskShape(geometry.lps_at(voxels), steps)
 
 
 def label_centers(labels: LabelVolume) -> dict[int, FloatArray]:

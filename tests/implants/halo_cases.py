@@ -26,11 +26,13 @@ def volume_with_screw(
     noise_hu: float = 15.0,
     seed: int = 1,
     width_of: Callable[[Any, Any], Any] | None = None,
+    walls_mm: float | None = None,
 ) -> tuple[CTVolume, Shaft]:
     """A titanium screw of 40 mm in a block of bone, blurred by Gaussians of `fwhm_mm` (across slices, in the slice).
 
     The solid is painted on a lattice three times finer in each direction, blurred there and averaged.
-    width_of: (depth, angle in the plane across the axis) -> width, in place of one width.
+    width_of: (depth, angle in the plane across the axis) -> width, in place of one width. walls_mm: walls of cortex,
+    0.5 mm thick, on the left and on the right of the rear half, so far from the thread, with fat beyond.
     """
     fine = 3
     size = (32.0, 53.0, 26.4)
@@ -48,6 +50,11 @@ def volume_with_screw(
         angle = np.arctan2(place[0] - depth * direction[0], place[2] - depth * direction[2])
         width = width_of(depth, angle)
     solid = np.full(away.shape, bone_hu, dtype=np.float32)
+    if walls_mm is not None:
+        aside = np.abs(place[2] - depth * direction[2]) - diameter_mm / 2 - walls_mm
+        rear = depth < length / 2
+        solid[rear & (aside > 0)] = 1200.0
+        solid[rear & (aside > 0.5)] = -100.0
     along = (depth > 0) & (depth < length)
     solid[along & (away < diameter_mm / 2 + width)] = halo_hu
     solid[along & (away < diameter_mm / 2)] = 7000.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
@@ -13,6 +13,7 @@ from spineimg.volume import Acquisition, ArraySource, CTVolume
 
 TITANIUM, COBALT_CHROME = 7000.0, 17000.0
 _FINE = 2
+AP = np.array([0.0, 1.0, 0.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,9 @@ class Build:
 
 def _paint(hu: FloatArray, grid: list[FloatArray], low: FloatArray, piece: Piece, soft_mm: float) -> None:
     """Draws a piece into its own box."""
+    if piece.radius < 0.75 * soft_mm:  # a wire thinner than the grid counts with its cross-section
+        thin = (piece.radius / (0.75 * soft_mm)) ** 2
+        piece = replace(piece, radius=0.75 * soft_mm, hu=150.0 + thin * (piece.hu - 150.0))
     ends = np.stack([piece.start, piece.end]) - low
     first, last = ends.min(axis=0) - piece.radius - 1, ends.max(axis=0) + piece.radius + 1
     box = [slice(*np.searchsorted(g, (first[axis], last[axis]))) for g, axis in zip(grid, (2, 1, 0), strict=True)]
@@ -144,6 +148,64 @@ def construct(
 
 def _unit(vector: list[float]) -> FloatArray:
     return np.array(vector) / np.linalg.norm(vector)
+
+
+def broken_near_end(
+    stub_mm: float, width_mm: float, *, kink_deg: float = 0.0, step_mm: float = 0.0, **scan: object
+) -> Build:
+    """The left side of `construct`; its rod stands 26 mm out above and is broken `stub_mm` below its upper end.
+
+    width_mm: of the gap along the rod, 0: the rod is whole. kink_deg, step_mm: turn and sideways shift of the stub.
+    """
+    build = construct(2, sides=("left",), **scan)
+    whole = next(piece for piece in build.rest if piece.radius == 2.75)
+    up = -whole.along
+    aside = np.array([1.0, 0.0, 0.0]) - up[0] * up
+    aside /= np.linalg.norm(aside)
+    turned = np.cos(np.radians(kink_deg)) * up + np.sin(np.radians(kink_deg)) * aside
+    end = whole.start + 17.0 * up
+    stub = end - stub_mm * up + step_mm * aside
+    rods = [Piece(end - (stub_mm + width_mm) * up, whole.end, 2.75), Piece(stub, stub + stub_mm * turned, 2.75)]
+    return replace(build, rest=[*(piece for piece in build.rest if piece is not whole), *rods])
+
+
+def with_rod_like(kind: str) -> Build:
+    """One-sided constructs whose rod is whole, beside what may look like a break.
+
+    "slot": open tulips with set screws; "short": the rod ends within its tulips; "crosslink": a clamp and a bar on it;
+    "sleeve": two rods meet with 3 mm between them inside a sleeve; "two": two constructs 16 mm apart on one line.
+    """
+    build = construct({"two": 5, "sleeve": 3, "crosslink": 3}.get(kind, 2), sides=("left",))
+    rod = next(piece for piece in build.rest if piece.radius == 2.75)
+    heads = [piece for piece in build.rest if piece is not rod]
+    middle = (rod.start + rod.end) / 2
+
+    def line(a: FloatArray, b: FloatArray, radius: float = 2.75, hu: float = TITANIUM) -> Piece:
+        return Piece(a, b, radius, hu)
+
+    more = [rod]
+    if kind in ("slot", "short"):
+        inset = 5.0 * rod.along if kind == "short" else np.zeros(3)
+        seats = [rod.start + ((h.start + 7 * h.along - rod.start) @ rod.along) * rod.along for h in heads]
+        more = [line(s - 7 * rod.along, s + 7 * rod.along, 3.2, 150.0) for s in seats]
+        more += [line(s, s + 10 * h.along, 3.2, 150.0) for s, h in zip(seats, heads, strict=True)]
+        more += [line(rod.start + inset, rod.end - inset)]
+        more += [line(s + 2.9 * h.along, s + 7.5 * h.along, 4.6) for s, h in zip(seats, heads, strict=True)]
+        more += [line(s + 5 * h.along, s + 7.6 * h.along, 2.2, 150.0) for s, h in zip(seats, heads, strict=True)]
+    elif kind == "crosslink":
+        clamp = middle + 16.0 * rod.along + 5.0 * AP
+        more = [rod, line(clamp, clamp - [30.0, 0.0, 0.0], 2.5), line(clamp - AP * 8, clamp + AP * 3, 4.0)]
+    elif kind == "sleeve":
+        at = heads[0].start + 23.0 * rod.along + 7 * heads[0].along
+        at = rod.start + ((at - rod.start) @ rod.along) * rod.along
+        inside = (at - 1.5 * rod.along, at + 1.5 * rod.along)
+        more = [line(at - 5 * rod.along, at + 5 * rod.along, 5.0), line(*inside, hu=150.0)]
+        more += [line(rod.start, inside[0]), line(inside[1], rod.end)]
+    elif kind == "two":
+        del heads[2]
+        build = replace(build, screws={name: shaft for name, shaft in build.screws.items() if name != "2-left"})
+        more = [line(rod.start, middle - 8 * rod.along), line(middle + 8 * rod.along, rod.end)]
+    return replace(build, rest=[*heads, *more])
 
 
 def errors(build: Build, metal: Metal) -> dict[str, dict[str, float]]:

@@ -28,10 +28,9 @@ def fit(width_mm: object, spread_mm: float = 0.1, **changes: object) -> HaloFit:
         "sd_mm": np.full(shape, 0.2),
         "bone_hu": np.full(shape, 150.0),
         "voxels": np.full(shape, 50),
-        "misfit": np.ones(shape),
+        "known": np.ones(shape, dtype=bool),
         "shift_mm": (-spread_mm, spread_mm),
-        "cranio_caudal_mm": (middle - 0.1, middle, middle + 0.1),
-        "in_plane_mm": (middle - 0.1, middle, middle + 0.1),
+        "evidence": 40.0 * (middle - 1.0),
         "halo_hu": 35.0,
         "rim_hu": 0.0,
         "noise_hu": 20.0,
@@ -67,7 +66,7 @@ def test_coverage_and_extent() -> None:
     """Planted: coverage over the whole map instead of its judged part."""
     widths = np.zeros((8, 12))
     widths[4:] = 2.0
-    halo, verdict = judge(fit(widths, cranio_caudal_mm=(1.0, 1.2, 1.4)), SHAFT, conditions())
+    halo, verdict = judge(fit(widths, evidence=20.0), SHAFT, conditions())
     assert halo.coverage_over_1mm == pytest.approx(0.5)
     assert halo.axial_extent_mm == pytest.approx(4 * 33 / 8)
     assert halo.shape == "widest at the tip"
@@ -88,10 +87,43 @@ def test_a_short_zone_is_no_loosening() -> None:
 
 
 def test_streaks_in_the_slice_plane_are_no_zone() -> None:
-    """Planted: the cranio-caudal width not asked for."""
-    halo, verdict = judge(fit(2.0, cranio_caudal_mm=(0.0, 0.2, 0.6)), SHAFT, conditions())
+    """Planted: the pieces above and below the screw not asked for."""
+    beside = np.isin(np.arange(12), (0, 1, 5, 6, 7, 11))
+    halo, verdict = judge(fit(np.where(beside, 2.0, 0.0) * np.ones((8, 1)), evidence=20.0), SHAFT, conditions())
     assert verdict is I
     assert "streak" in halo.reason
+    assert judge(fit(np.where(beside, 0.0, 2.0) * np.ones((8, 1)), evidence=20.0), SHAFT, conditions())[1] is P
+
+
+def test_a_wide_map_alone_is_not_enough() -> None:
+    """Planted: the evidence of the whole screw not asked for. Nor is a narrow map against that evidence `absent`."""
+    assert judge(fit(2.0, evidence=2.0), SHAFT, conditions())[1] is I
+    assert judge(fit(0.1, evidence=5.0), SHAFT, conditions())[1] is I
+
+
+def test_soft_bone_is_not_called_free_of_a_zone() -> None:
+    """Planted: `absent` in any bone."""
+    halo, verdict = judge(fit(0.1, trajectory_hu=62.0), SHAFT, conditions())
+    assert verdict is I
+    assert "62 HU" in halo.reason
+    assert judge(fit(2.0, trajectory_hu=62.0), SHAFT, conditions())[1] is P
+    assert judge(fit(2.0, trajectory_hu=45.0), SHAFT, conditions())[1] is N
+
+
+def test_pieces_that_are_not_known_do_not_count() -> None:
+    """Planted: coverage and judged part over pieces beside cortex too."""
+    known = np.ones((8, 12), dtype=bool)
+    known[:, :4] = False
+    widths = np.where(known, 2.0, 0.0)
+    halo, verdict = judge(fit(widths, known=known, evidence=20.0), SHAFT, conditions())
+    assert verdict is P
+    assert halo.coverage_over_1mm == pytest.approx(1.0)
+    assert halo.map is not None
+    assert np.isnan(halo.map.width_mm[:, :4]).all()
+    known[:, 1:] = False
+    halo, verdict = judge(fit(2.0, known=known), SHAFT, conditions())
+    assert verdict is N
+    assert "% of the shaft's surface" in halo.reason
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,12 @@ from spineimg.geometry import Geometry
 from spineimg.implants.halo import HaloFit, fit_halo
 from spineimg.implants.hardening import Cylinder, Metal, hardening_basis
 from spineimg.implants.metal_map import Windows
+from spineimg.implants.model import Loosening
 from spineimg.implants.profile import Blur, DiscTables, blurred_disc, cross_axes
+from spineimg.implants.psf import Psf
 from spineimg.implants.unrolled import Cells, ShaftFrame, shell_voxels
+from spineimg.implants.verdict import Conditions, judge
+from spineimg.volume import Sharpness
 from tests.implants.halo_cases import around, volume_with_screw
 
 
@@ -36,6 +40,38 @@ def test_width_is_the_true_one(width_mm: float, clipped: bool) -> None:
 def test_no_zone_is_no_millimetre() -> None:
     fit = _fit(0.0)
     assert _median(fit) + max(fit.shift_mm[1], 0) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("width_mm", "options", "verdict"),
+    [
+        (0.0, {}, Loosening.ABSENT),
+        (0.5, {}, Loosening.ABSENT),
+        (1.5, {"bone_hu": 75.0}, Loosening.PRESENT),
+        (1.5, {}, Loosening.PRESENT),
+    ],
+)
+def test_clear_screws_get_a_plain_verdict(width_mm: float, options: dict[str, float], verdict: Loosening) -> None:
+    """Planted: evidence counted from the wide form's misfit less the narrow one's."""
+    shaft = volume_with_screw(width_mm, **options)[1]  # type: ignore[arg-type]
+    conditions = Conditions(0.8, Sharpness.SOFT, False, Psf(0.8, 1.0, (True, True)))
+    halo, found = judge(_fit(width_mm, **options), shaft, conditions)
+    assert found is verdict
+    assert halo.interval_mm is not None
+    assert halo.interval_mm[0] <= width_mm <= halo.interval_mm[1]
+    assert halo.coverage_over_1mm == pytest.approx(float(width_mm > 1), abs=0.1)
+
+
+def test_a_zone_beside_cortex() -> None:
+    """A pedicle's walls 3 mm from the thread and fat beyond them change neither width nor verdict."""
+    for width_mm, verdict in ((0.0, Loosening.ABSENT), (2.0, Loosening.PRESENT)):
+        volume, shaft = volume_with_screw(width_mm, walls_mm=3.0)
+        fit = fit_halo(Windows(volume), shaft, around(shaft), Blur.from_fwhm(0.8, 1.0))
+        assert fit is not None
+        conditions = Conditions(0.8, Sharpness.SOFT, False, Psf(0.8, 1.0, (True, True)))
+        halo, found = judge(fit, shaft, conditions)
+        assert found is verdict
+        assert halo.width_median_mm == pytest.approx(width_mm, abs=0.4)
 
 
 def test_soft_bone_widens_the_interval() -> None:

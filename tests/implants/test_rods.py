@@ -7,7 +7,7 @@ import pytest
 
 from spineimg.implants.breaks import BreakSettings, Core, find_gaps, smallest_visible_mm
 from spineimg.implants.detect import find_metal
-from tests.implants.implant_cases import COBALT_CHROME, construct
+from tests.implants.implant_cases import COBALT_CHROME, broken_near_end, construct, with_rod_like
 
 STEP = 0.25
 
@@ -87,3 +87,60 @@ def test_breaks_of_rod_and_screw(width: float, clip: float | None, sides: tuple[
     assert len(metal.screws) == 2 * len(sides)
     assert len(broken) == 1
     assert np.linalg.norm(broken[0].gaps[0].center_lps_mm - (piece.start + 15.0 * piece.along)) < 0.7
+
+
+THICK = {"spacing_mm": (3.0, 0.7, 0.7), "fwhm_mm": (0.9, 2.0)}
+
+
+@pytest.mark.parametrize(
+    ("stub_mm", "width_mm", "clip", "more"),
+    [
+        (14.0, 1.0, None, {}),
+        (9.0, 2.0, 3071.0, {}),
+        (5.0, 1.0, None, {}),
+        (3.5, 2.5, 3071.0, {}),
+        (8.0, 6.0, 3071.0, THICK),
+        (6.0, 1.5, None, {"kink_deg": 12.0}),
+        (8.0, 2.0, None, {"step_mm": 3.5}),
+        (11.0, 2.0, 3071.0, {"kink_deg": 15.0, "step_mm": 1.0}),
+    ],
+)
+def test_a_break_near_the_end_of_a_rod(
+    stub_mm: float, width_mm: float, clip: float | None, more: dict[str, object]
+) -> None:
+    """The stub belongs to the rod, and the gap before it is reported.
+
+    Planted: the rod's line ends where its core first ends (3.5 mm is lost); pieces without a fit left out (3 mm slices
+    lose the stub); ends of a rod joined only in line (the step is lost).
+    """
+    metal = find_metal(broken_near_end(stub_mm, width_mm, **more).volume(clip))
+    (rod,) = metal.rods
+    (gap,) = rod.gaps
+    end = np.array(rod.points_lps_mm[0])
+    # The far end of a stub that stands aside is not always reached.
+    far = 4.5 if "step_mm" in more else 2.0
+    assert np.linalg.norm(end - gap.center_lps_mm) == pytest.approx(stub_mm + width_mm / 2, abs=far)
+    # Beyond the scale's end the width rests on the usual blur; of thick slices it is known to a slice.
+    assert gap.width_mm == pytest.approx(width_mm, abs=3.0 if more is THICK else 1.6 if more else 1.0)
+    assert len(metal.screws) == 2
+    assert not metal.other_metal
+    if stub_mm >= 5.0 and "spacing_mm" not in more:
+        assert gap.kink_deg == pytest.approx(more.get("kink_deg", 0.0), abs=6.0)
+
+
+@pytest.mark.parametrize(("clip", "more"), [(None, {}), (3071.0, {"spacing_mm": (0.7, 0.5, 0.5)}), (3071.0, THICK)])
+def test_a_rod_that_stands_out_is_one_whole_rod(clip: float | None, more: dict[str, object]) -> None:
+    """Planted: the lean of cross-sections into the head taken for the rod's way; one rod was then measured as two."""
+    (rod,) = find_metal(broken_near_end(8.0, 0.0, **more).volume(clip)).rods
+    assert rod.gaps == ()
+    assert np.linalg.norm(np.subtract(rod.points_lps_mm[0], rod.points_lps_mm[-1])) == pytest.approx(67.2, abs=2.0)
+
+
+@pytest.mark.parametrize("clip", [None, 3071.0])
+@pytest.mark.parametrize(("kind", "count"), [("slot", 1), ("short", 1), ("crosslink", 1), ("sleeve", 1), ("two", 2)])
+def test_what_is_no_break(kind: str, count: int, clip: float | None) -> None:
+    """Planted: a gap in a sleeve counted (3 mm); pieces of two constructs joined into one rod."""
+    metal = find_metal(with_rod_like(kind).volume(clip))
+    assert [rod.gaps for rod in metal.rods] == [()] * count
+    assert [abs(rod.diameter_mm - 5.5) < 0.35 for rod in metal.rods] == [True] * count
+    assert len(metal.screws) == {"two": 4, "sleeve": 3, "crosslink": 3}.get(kind, 2)

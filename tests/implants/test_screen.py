@@ -123,7 +123,7 @@ def test_steel_and_soft_bone_are_not_judged() -> None:
     assert "heavier than titanium" in refusal_by_scan(shaft, thick, VerdictSettings())
     assert refusal_by_scan(shaft, replace(thick, slice_mm=0.9), VerdictSettings()) == ""
     assert refusal_by_scan(replace(shaft, metal_hu=7000.0), thick, VerdictSettings()) == ""
-    volume, marked = volume_with_screw(2.0, bone_hu=60.0)
+    volume, marked = volume_with_screw(2.0, bone_hu=40.0)
     (screw,) = _screen(volume, marked).screws
     assert screw.loosening is Loosening.NOT_ASSESSED
     assert screw.halo.width_median_mm is None

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spineimg.export.text import plain
-from spineimg.implants.model import ImplantScreen, Loosening, Screw
+from spineimg.implants.model import Breach, ImplantScreen, Loosening, Screw
 from spineimg.notes import Note
 
 _VERDICTS = {
@@ -62,6 +62,14 @@ def _cells(screw: Screw) -> tuple[Text, ...]:
     return (*(Text(one) for one in texts), Text(word, style=style), Text(plain(halo.reason)))
 
 
+def outside(breach: Breach) -> str:
+    """What of a screw lies outside its vertebra, in a line."""
+    if not breach.mm:
+        return f"within its vertebra ({breach.basis}, known to {breach.resolution_mm:.1f} mm)"
+    sides = ", ".join(f"{side} {mm:.1f} mm" for side, mm in breach.sides.items() if mm > 0)
+    return f"beyond its vertebra: {sides} ({breach.basis}, known to {breach.resolution_mm:.1f} mm)"
+
+
 def _number(value: float | None) -> str:
     return _DASH if value is None else f"{value:.1f}"
 
@@ -73,6 +81,7 @@ def _lines(screen: ImplantScreen) -> list[str]:
         lines.append(
             f"rod {rod.id}: Ø {rod.diameter_mm:.1f} mm" + (f", suspicious of a break: {broken}" if broken else "")
         )
+    lines += [f"{screw.id}: {outside(screw.breach)}" for screw in screen.screws if screw.breach is not None]
     lines += [
         f"other metal at ({', '.join(f'{x:.0f}' for x in one.center_lps_mm)}): {one.kind}, {one.why}"
         for one in screen.other_metal

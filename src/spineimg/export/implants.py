@@ -19,7 +19,7 @@ _GRADE = ("silva_type", "nam_loosening", "nam_breakage", "text")
 SCREW_COLUMNS: tuple[str, ...] = (
     *("case", "id", "level", "side", "loosening", "diameter_mm", "length_mm"),
     *(f"halo.{name}" for name in _HALO),
-    *("trajectory_hu", "breach_mm", "n_gaps"),
+    *("trajectory_hu", "breach_mm", "breach.side", "n_gaps"),
     *(f"{end}.{axis}" for end in ("head", "tip") for axis in range(3)),
     "notes",
     *(f"grade.{name}" for name in _GRADE),
@@ -67,6 +67,7 @@ def _screw(screw: Screw) -> dict[str, Any]:
         "loosening": screw.loosening,
         "trajectory_hu": screw.trajectory_hu,
         "breach_mm": screw.breach_mm,
+        "breach": None if screw.breach is None else asdict(screw.breach),
         "gaps": [_gap(gap) for gap in screw.gaps],
         "notes": _notes((*shaft.notes, *screw.notes)),
     }

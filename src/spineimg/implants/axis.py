@@ -160,7 +160,7 @@ def _straightened(
         plane = np.clip(plane, 0, int(high - low) + 1)
         mass = np.bincount(plane, weight)
         good = mass > 0.2 * np.max(mass, initial=0.0)
-        if np.count_nonzero(good) < 4:
+        if np.count_nonzero(good) < 3:
             return None
         mean = [np.bincount(plane, weight * places[:, i])[good] / mass[good] for i in range(3)]
         shift, slope = zip(*(_robust_line(mean[0], mean[i]) for i in (1, 2)), strict=True)

@@ -83,11 +83,10 @@ def core_hu(windows: Windows, line_lps_mm: FloatArray, radius_mm: float) -> Floa
     across = np.cross(along, helper)
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     beyond = np.cross(along, across)
-    total = windows.sample(line_lps_mm)
-    for angle in np.arange(6) * np.pi / 3:
-        off = 0.6 * radius_mm * (np.cos(angle) * across + np.sin(angle) * beyond)
-        total = total + windows.sample(line_lps_mm + off)
-    return np.asarray(total / 7)
+    angles = np.arange(6)[:, None, None] * np.pi / 3
+    ring = line_lps_mm + 0.6 * radius_mm * (np.cos(angles) * across + np.sin(angles) * beyond)
+    points = np.concatenate([line_lps_mm[None], ring]).reshape(-1, 3)
+    return np.asarray(windows.sample(points).reshape(7, -1).mean(axis=0))
 
 
 def find_gaps(core: Core, settings: BreakSettings) -> list[tuple[float, float]]:
@@ -97,7 +96,8 @@ def find_gaps(core: Core, settings: BreakSettings) -> list[tuple[float, float]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], low.astype(np.int8), [0]])))
     gaps = []
     for first, end in zip(edges[::2], edges[1::2], strict=True):
-        if first == 0 or end == len(low):
+        # Beyond the image nothing is known.
+        if first == 0 or end == len(low) or np.isnan(core.hu[first - 1 : end + 1]).any():
             continue
         middle = float(core.depths_mm[first:end].mean())
         width = _width(core, int(first), int(end), level)

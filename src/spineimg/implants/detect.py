@@ -8,115 +8,43 @@ neither is other metal (`other.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from spineimg.anatomy import Side
 from spineimg.geometry import FloatArray
-from spineimg.implants.axis import AxisSettings, ShaftFit, SideFit, fit_piece, fit_shaft
-from spineimg.implants.breaks import BreakSettings, shaft_gaps
+from spineimg.implants.axis import ShaftFit, SideFit, fit_piece, fit_shaft
+from spineimg.implants.breach import surface_of
+from spineimg.implants.breaks import shaft_gaps
+from spineimg.implants.detect_settings import DetectSettings
 from spineimg.implants.given import Candidate, GivenScrew, not_given, refined
 from spineimg.implants.levels import KnownVertebra, level_of, reading_order, sides_of
-from spineimg.implants.metal_map import MapSettings, MetalMap, map_metal
+from spineimg.implants.metal_map import MetalMap, map_metal
 from spineimg.implants.model import Gap, OtherMetal, Progress, Rod, Shaft, Vector
 from spineimg.implants.other import Construct, other_metal
 from spineimg.implants.psf import Psf, estimate_psf, usual_psf
-from spineimg.implants.rods import RodLine, fit_rod
-from spineimg.implants.tubes import End, Tube, TubeSettings, cloud_of, find_tubes, join_tubes
+from spineimg.implants.rod_ends import RodTrace, at_breaks, distinct, join_traces, parted
+from spineimg.implants.rods import RodLine, finish_rod, trace_rod
+from spineimg.implants.tubes import (
+    End,
+    Tube,
+    cloud_of,
+    find_tubes,
+    join_tubes,
+    line_direction,
+    narrow_parts,
+    without_tulips,
+)
 from spineimg.notes import Note
 from spineimg.volume import CTVolume
 
-
-@dataclass(frozen=True, slots=True)
-class DetectSettings:
-    """What a screw and a rod look like."""
-
-    map: MapSettings = field(default_factory=MapSettings)
-    tubes: TubeSettings = field(default_factory=TubeSettings)
-    axis: AxisSettings = field(default_factory=AxisSettings)
-    rod_angle_deg: float = field(
-        default=42.0,
-        metadata={
-            "unit": "deg",
-            "range": (20.0, 60.0),
-            "source": "engineering choice: L5 and sacral rods lean by up to 40°, sacral screws stay above 45° to them",
-            "help": "A tube within this angle of the patient's long axis may be a rod, others may be screws.",
-        },
-    )
-    shaft_mm: tuple[float, float] = field(
-        default=(12.0, 75.0),
-        metadata={
-            "unit": "mm",
-            "range": (8.0, 120.0),
-            "source": "pedicle screws are 20-60 mm long; the feasibility limits were 14 and 75 mm",
-            "help": "Shortest and longest shaft.",
-        },
-    )
-    shaft_radius_mm: tuple[float, float] = field(
-        default=(1.3, 4.9),
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 6.0),
-            "source": "screws of 3.5 to 8.5 mm; wires and leads are thinner, nails and stems thicker",
-            "help": "Thinnest and thickest fitted shaft, radius.",
-        },
-    )
-    least_forward: float = field(
-        default=0.3,
-        metadata={
-            "unit": "",
-            "range": (0.0, 0.9),
-            "source": "engineering choice: lateral mass and S2-iliac screws still point forward by more than 17°",
-            "help": "Forward part of a shaft's direction, head to tip.",
-        },
-    )
-    seat_mm: float = field(
-        default=16.0,
-        metadata={
-            "unit": "mm",
-            "range": (8.0, 30.0),
-            "source": "engineering choice: a tulip is 14 mm long",
-            "help": "A rod passes this near behind the head of each of its screws.",
-        },
-    )
-    rod_gap_mm: float = field(
-        default=32.0,
-        metadata={
-            "unit": "mm",
-            "range": (15.0, 60.0),
-            "source": "engineering choice: a rod disappears over 14-20 mm in a head, over two heads side by side 30 mm",
-            "help": "Pieces of one rod are joined over so much.",
-        },
-    )
-    rod_radius_mm: float = field(
-        default=4.6,
-        metadata={
-            "unit": "mm",
-            "range": (2.5, 6.0),
-            "source": "rods have diameters of 3.2 to 6.35 mm; blooming adds up to 1 mm to the radius",
-            "help": "Thicker tubes are no rods.",
-        },
-    )
-    least_rod_mm: float = field(
-        default=15.0,
-        metadata={
-            "unit": "mm",
-            "range": (5.0, 40.0),
-            "source": "engineering choice: the rod of two neighbouring cervical levels has 20 mm",
-            "help": "Shorter pieces are no rods.",
-        },
-    )
-    breaks: BreakSettings = field(default_factory=BreakSettings)
-    worst_misfit: float = field(
-        default=0.33,
-        metadata={
-            "unit": "of the fitted range",
-            "range": (0.05, 1.0),
-            "source": "engineering choice: 0.02-0.15 on shafts, above 0.4 on what is no cylinder",
-            "help": "A fit with a larger rms residual is no screw.",
-        },
-    )
+_COBALT_CHROME_HU = 17000.0
+"""What cobalt-chrome reads at 120 kVp in a polychromatic simulation; steel reads 12000-13500 HU."""
+_EDGE_MM = 2.0
+"""A screw that ends this near to the image's edge may go on beyond it. Engineering choice: two voxels and the blur."""
+_STUB_REACH_MM = 30.0
+"""Ends of the pieces of one rod that broke beside a head lie within this of each other: a head, a gap, some stub."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -168,8 +96,11 @@ def find_metal(
     tell(0.6, "following shafts and rods")
     tubes = find_tubes(cloud_of(metal), chosen.tubes)
     steep, flat = _sorted_by_slope(tubes, chosen)
-    rods = join_tubes(steep, chosen.rod_gap_mm, 2.5, 35.0)
-    found, psf = _fitted(metal, join_tubes(flat, 8.0, 2.0, 15.0), rods, volume, chosen)
+    rods = _along_spine(metal, steep, chosen)
+    thinnest, thickest = chosen.rod_radius_mm
+    rods = [rod for rod in rods if thinnest <= rod.radius_mm <= thickest]
+    shafts = join_tubes([without_tulips(tube) for tube in flat], 8.0, 2.0, 15.0)
+    found, psf = _fitted(metal, shafts, rods, volume, chosen)
     tell(0.8, "measuring screws and rods")
     screws = [Candidate(fit) for fit in found]
     notes = list(_notes(metal, chosen))
@@ -183,7 +114,15 @@ def find_metal(
     rest = other_metal(metal, _construct(fits, lines))
     tell(1.0, "metal found")
     clipped = bool(fits) and any(fit.edge.clipped for fit in fits)
-    return Metal(named[0], named[1], rest, psf, clipped, metal, (*notes, *_construct_notes(named[0])))
+    notes += [*_construct_notes(named[0]), *_clipped_notes(metal, fits, psf)]
+    return Metal(named[0], named[1], rest, psf, clipped, metal, tuple(notes))
+
+
+def _along_spine(metal: MetalMap, steep: list[Tube], settings: DetectSettings) -> list[Tube]:
+    """Tubes that may be rods, each from its pieces."""
+    parts = [part for tube in steep for narrow in narrow_parts(tube) for part in at_breaks(narrow)]
+    joined = join_tubes(parts, settings.rod_gap_mm, 2.5, 35.0)
+    return [part for tube in joined for part in parted(metal, tube, settings.breaks.widest_mm)]
 
 
 def _fitted(
@@ -199,7 +138,8 @@ def _fitted(
         for tube, side in zip(likely, sides, strict=True)
         if side is not None
     ]
-    return [fit for fit in fits if fit is not None and _is_screw(fit, rods, settings)], psf
+    good = [fit for fit in fits if fit is not None and _is_screw(fit, rods, settings)]
+    return [fit for fit in good if _is_metal(metal, fit, settings)], psf
 
 
 def _side(metal: MetalMap, tube: Tube, psf: Psf, settings: DetectSettings) -> SideFit | None:
@@ -225,19 +165,53 @@ def _construct_notes(screws: Sequence[FoundScrew]) -> list[Note]:
     return [Note("side_unknown", f"nothing tells the side of {', '.join(without)}: one rod and no known vertebra")]
 
 
+def _clipped_notes(metal: MetalMap, fits: Sequence[ShaftFit], psf: Psf) -> list[Note]:
+    """What diameters on a clipped scale assume, and what they would be otherwise: the flank of a brighter metal passes
+    the same HU farther out."""
+    from scipy.special import ndtri
+
+    clipped = [fit for fit in fits if fit.edge.clipped]
+    if not clipped or metal.scale_end_hu is None:
+        return []
+    flank = float(np.mean(clipped[0].edge.flank_hu))
+    titanium, heavy = (float(ndtri(1 - flank / hu)) for hu in (clipped[0].edge.metal_hu, _COBALT_CHROME_HU))
+    across = np.eye(3) - np.outer(clipped[0].axis.along, clipped[0].axis.along)
+    sigma = np.sqrt(np.trace(across @ psf.covariance_mm2(metal.geometry.normal_lps)) / 2)
+    text = (
+        f"the scale ends at {metal.scale_end_hu:.0f} HU: diameters rest on titanium, and of cobalt-chrome or steel "
+        f"would be about {2 * sigma * (heavy - titanium):.1f} mm smaller"
+    )
+    return [Note("titanium_assumed", text)]
+
+
 def _rods(
     metal: MetalMap, tubes: Sequence[Tube], fits: Sequence[ShaftFit], psf: Psf, settings: DetectSettings
 ) -> list[RodLine]:
     """The rods that carry screws, measured."""
+    held = [tube for tube in tubes if any(_seat_distance(fit, tube) <= settings.seat_mm for fit in fits)]
+    # A broken rod's other half may carry no screw.
+    beside = [tube for tube in tubes if tube not in held and any(_may_continue(tube, rod) for rod in held)]
+    traces = [trace_rod(metal, tube, psf, settings.axis) for tube in (*held, *beside)]
+    whole = join_traces([t for t in traces if t is not None], settings.breaks.widest_mm, settings.break_step_mm)
     lines = []
-    for tube in tubes:
-        seats = [_seat(fit) for fit in fits if _seat_distance(fit, tube) <= settings.seat_mm]
-        if not seats or tube.radius_mm > settings.rod_radius_mm:
-            continue
-        line = fit_rod(metal, tube, np.array(seats), psf, settings.breaks, settings.axis)
-        if line is not None and line.length_mm >= settings.least_rod_mm:
-            lines.append(line)
-    return lines
+    for trace in distinct(whole):
+        seats = [_seat(fit) for fit in fits if _near_line(_seat(fit), trace) <= settings.seat_mm]
+        if seats:
+            lines.append(finish_rod(metal, trace, np.array(seats), psf, settings.breaks))
+    return [line for line in lines if line.length_mm >= settings.least_rod_mm]
+
+
+def _may_continue(tube: Tube, rod: Tube) -> bool:
+    ends = [one.end_point(a) - rod.end_point(b) for one in (tube,) for a in (0, 1) for b in (0, 1)]
+    return min(float(np.linalg.norm(way)) for way in ends) <= _STUB_REACH_MM
+
+
+def _near_line(point: FloatArray, trace: RodTrace) -> float:
+    """Distance of a point from a line, lengthened by 15 mm at both ends."""
+    line, step = trace.points_lps_mm, np.arange(1, 16)[:, None]
+    near = [line[:48][::-1], line[-48:]]
+    ends = [part[-1] + step * line_direction(part) for part in near]
+    return float(np.linalg.norm(np.concatenate([line[::4], *ends]) - point, axis=1).min())
 
 
 def _named(
@@ -280,7 +254,23 @@ def _found(
 ) -> FoundScrew:
     gaps, notes = shaft_gaps(metal, screw.fit, psf, settings.breaks)
     shaft = shaft_of(screw.fit, screw.diameter_mm, screw.notes)
-    return FoundScrew(name[0], shaft, screw.fit, name[1], name[2], gaps, (*screw.notes, *notes))
+    notes = (*screw.notes, *_cut_notes(metal, shaft, name[0]), *notes)
+    return FoundScrew(name[0], shaft, screw.fit, name[1], name[2], gaps, notes)
+
+
+def _cut_notes(metal: MetalMap, shaft: Shaft, name: str) -> list[Note]:
+    """A note when the image ends at a screw: head, tip and length are then those of what is shown."""
+    along = _EDGE_MM * shaft.direction_lps
+    head, tip = np.subtract(shaft.head_lps_mm, along), np.add(shaft.tip_lps_mm, along)
+    places = {"head": head[None], "tip": tip[None], "side": surface_of(shaft)[1:-1].reshape(-1, 3)}
+    last = np.array(metal.geometry.shape) - 1
+    index = {place: metal.geometry.index_at(points) for place, points in places.items()}
+    cut = [place for place, at in index.items() if not bool(((at >= 0) & (at <= last)).all())]
+    if not cut:
+        return []
+    where = " and ".join(cut)
+    text = f"the image ends at its {where}: it may be longer than {shaft.length_mm:.0f} mm, or lie elsewhere"
+    return [Note("cut_by_image", text, name)]
 
 
 def _ids(own: Sequence[str | None], levels: Sequence[str | None], sides: Sequence[Side | None]) -> list[str]:
@@ -381,13 +371,23 @@ def _behind(tube: Tube, rod: Tube) -> float:
 def _is_screw(fit: ShaftFit, rods: Sequence[Tube], settings: DetectSettings) -> bool:
     thin, thick = settings.shaft_radius_mm
     good = thin <= fit.radius_mm <= thick and settings.shaft_mm[0] <= fit.length_mm <= settings.shaft_mm[1]
-    seated = fit.has_head or any(_seat_distance(fit, rod) <= settings.seat_mm for rod in rods)
+    long = [rod for rod in rods if rod.length_mm >= settings.least_rod_mm]
+    seated = fit.has_head or any(_seat_distance(fit, rod) <= settings.seat_mm for rod in long)
     return good and seated and fit.misfit <= settings.worst_misfit
+
+
+def _is_metal(metal: MetalMap, fit: ShaftFit, settings: DetectSettings) -> bool:
+    """Whether a shaft's core is as bright as metal is on this scale; cement and contrast medium are not."""
+    if not fit.edge.clipped or metal.scale_end_hu is None:
+        return fit.edge.metal_hu >= settings.least_metal_hu
+    depths = np.linspace(*fit.clean_mm, 25)
+    core = metal.windows.sample(fit.axis.origin_lps_mm + depths[:, None] * fit.axis.along)
+    return float(np.nanmedian(core)) >= settings.least_of_end * metal.scale_end_hu
 
 
 def _seat_distance(fit: ShaftFit, rod: Tube) -> float:
     """Distance of a rod's line, lengthened by 15 mm, from where the shaft's head holds it, mm."""
     seat = _seat(fit)
-    ends = [rod.end_point(end) + np.arange(1, 16)[:, None] * rod.outward(end) for end in (0, 1)]
+    ends = [at + np.arange(1, 16)[:, None] * out for at, out in (rod.end_line(0), rod.end_line(1))]
     points = np.concatenate([rod.points_lps_mm, *ends])
     return float(np.min(np.linalg.norm(points - seat, axis=1)))

@@ -11,6 +11,9 @@ from spineimg.implants.edge import Edge
 _POINT = (0.25, 0.12)
 """Radius of a tip's point over the shaft's, and its spread: screws end in a rounded point. Engineering choice."""
 
+_TITANIUM_HU = 7000.0
+"""Titanium at 120 kVp reads 6500-7140 HU."""
+
 
 def thinned(values: FloatArray, most: int = 4000) -> FloatArray:
     """Every n-th row, so that no more than `most` are left."""
@@ -72,7 +75,8 @@ def find_head(
     ring = (rho > radius_mm + 1.0) & (rho < min(radius_mm + 2.2, max(5.6, radius_mm + 1.8)))
     ring &= (places[:, 0] > head_mm - 9) & (places[:, 0] < head_mm + 14)
     part, _, high = edge.parts(places[ring], hu[ring])
-    level = 0.85 * float(np.mean(high)) if edge.clipped else 0.5
+    # A tulip may be of titanium though the shaft is not.
+    level = 0.85 * float(np.mean(high)) if edge.clipped else 0.5 * min(1.0, _TITANIUM_HU / edge.metal_hu)
     depths = np.arange(head_mm - 8, head_mm + 13, 0.25)
     filled = _filled(places[ring, 0], np.minimum(part, 1.3 * level), depths)
     above = filled >= level

@@ -4,7 +4,8 @@ Silva 2021 (World Neurosurg): type 1 screw loosening (lucency around the screw),
 breakage, 4 angulation increased by more than 10°. Nam 2025 (J Clin Med 14:4629): loosening is a lucent zone wider than
 1 mm, breakage any discontinuity of an implant, pull-out a change of the screw's angle to the upper endplate by 5° or
 more.
-One scan shows types 1 and 3, and of type 2 nothing that needs an earlier position.
+One scan shows types 1 and 3, and of type 2 a screw that stands outside its vertebra through an endplate or a pedicle's
+wall, where the vertebra's outline is known; whether it was placed so, an earlier scan tells.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spineimg.anatomy import LEVELS, order
+from spineimg.implants.breach import BreachSettings, cuts_out
 from spineimg.implants.model import Grade, Loosening, Rod, Screw
 
+_CUT_OUT = "cut-out (Silva type 2) of {screws}: the outline of the vertebra is not known"
 _NOT_JUDGED = (
     "pull-out (Silva type 2; Nam: the screw's angle to the upper endplate changed by 5° or more) needs an earlier scan",
-    "cut-out (Silva type 2) needs the vertebra's outline and an earlier scan",
     "angulation increased by more than 10° (Silva type 4) needs an earlier scan",
 )
 
@@ -28,6 +30,7 @@ def grade(
     *,
     artifact_reduction: bool = False,
     tumour_levels: Sequence[str] = (),
+    breach: BreachSettings | None = None,
 ) -> Grade:
     """The construct's grade. tumour_levels: vertebrae with metastases; without any, the fixation length is unknown.
 
@@ -36,15 +39,24 @@ def grade(
     loosening = _loosening(screws)
     breakage, breaks = _breakage(screws, rods, artifact_reduction)
     loose = [screw.id for screw in screws if screw.loosening is Loosening.PRESENT]
-    silva = 3 if breakage is Loosening.PRESENT else 1 if loosening is Loosening.PRESENT else None
-    reasons = [f"{name}: a lucent zone wider than 1 mm" for name in loose] + breaks
+    outside = [
+        f"{screw.id}: {screw.breach.sides[side]:.1f} mm beyond the {side}"
+        for screw in screws
+        if screw.breach is not None
+        for side in cuts_out(screw.breach, breach)
+    ]
+    shown = ((3, breakage is Loosening.PRESENT), (2, bool(outside)), (1, loosening is Loosening.PRESENT))
+    silva = next((number for number, present in shown if present), None)
+    reasons = [f"{name}: a lucent zone wider than 1 mm" for name in loose] + outside + breaks
+    unknown = [screw.id for screw in screws if screw.breach is None]
+    open_parts = (_CUT_OUT.format(screws=", ".join(unknown)),) if unknown else ()
     return Grade(
         silva_type=silva,
         text=_text(silva, screws, rods, loosening, breakage),
         nam_loosening=loosening,
         nam_breakage=breakage,
         reasons=tuple(reasons),
-        not_judged=_NOT_JUDGED,
+        not_judged=(*_NOT_JUDGED[:1], *open_parts, *_NOT_JUDGED[1:]),
         construct=construct_summary(screws, tumour_levels),
     )
 
@@ -86,9 +98,10 @@ def _text(
     if silva is not None:
         what = {
             1: "screw loosening (a lucent zone around a screw)",
+            2: "a screw stands outside its vertebra, cut out or placed so; an earlier scan tells which",
             3: "a gap in a screw or rod, suspicious for a break",
         }
-        also = " and a lucent zone around a screw" if silva == 3 and loosening is Loosening.PRESENT else ""
+        also = " and a lucent zone around a screw" if silva > 1 and loosening is Loosening.PRESENT else ""
         return f"Silva type {silva}: {what[silva]}{also}."
     if breakage is Loosening.INDETERMINATE:
         return "A gap on a series with artefact reduction: not graded. Look at the series without it."

@@ -1,11 +1,11 @@
 """The lucent zone around one screw: where the image says bone begins, beyond the outer thread.
 
-Voxels around the shaft are fitted, uninterpolated, by `lucency.solve`: first with one width everywhere, then the width
-of every piece of the unrolled surface with everything else held, and both in turn. What all pieces share (metal,
-hardening, what fills the zone) is first fitted to the front half of the shaft, where the screw lies in the vertebral
-body, then to the pieces that the model explains best: cortex, canal and joints within a few millimetres of the screw
-are no part of it. The interval of the median width comes from the misfit when the whole map is widened or narrowed and
-everything else is fitted anew; the misfit is divided by `deflation`, because neighbouring voxels err together.
+Voxels around the shaft are fitted, uninterpolated, by `lucency.solve`, with metal, hardening and what fills the zone in
+common, and bone piece by piece. First simple forms are tried over the whole screw (one width, cones, halves); from the
+best of them and from the best narrow one the fit goes on in turns: the width of every piece with everything else held
+(`lucency.local_fit`, `widthfield.widths_from`), then everything else with these widths held. The better end counts.
+`surroundings.look_around` says how far each piece is of use: cortex, canal and joints within a few millimetres of the
+screw are no part of the model.
 """
 
 from __future__ import annotations
@@ -14,29 +14,35 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import ndimage
 
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.implants.halo_settings import HaloSettings
 from spineimg.implants.hardening import HardeningSettings, Metal, hardening_basis
-from spineimg.implants.lucency import Columns, Priors, Solution, local_fits, solve
+from spineimg.implants.lucency import Columns, Priors, Solution, local_fit, solve
 from spineimg.implants.metal_map import Windows
 from spineimg.implants.model import Shaft
 from spineimg.implants.profile import Blur, DiscTables, blurred_disc
+from spineimg.implants.surroundings import Surroundings, look_around
 from spineimg.implants.unrolled import BoolArray, Cells, ShaftFrame, ShellVoxels, shell_voxels
+from spineimg.implants.widthfield import Widths, widths_from
 
-_CHI2_90 = 2.706
-"""Quantile of chi-squared with one degree of freedom that holds 90 %."""
 _QUIET_HU = 20.0
+_FIRST_MM = (0.0, 0.6, 1.2, 2.0, 3.0)
+_NARROW_MM = (0.0, 0.4, 0.8)
+_WIDE_MM = (1.2, 1.6, 2.0, 2.5, 3.0)
+_CONE_MM = (1.4, 2.6)
+_TURNS = 3
+_PAST_CORTEX_MM = 0.2
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HaloFit:
     """What the fit found. Arrays are (depths, angles) of `cells`.
 
-    width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; misfit: median size of the residuals in units of
-    the noise. shift_mm: 90 % interval of a common change of the width map. cranio_caudal_mm, in_plane_mm: (low, best,
-    high) of one width fitted to the voxels on those sides alone. trajectory_hu: bone 3 mm and more outside the thread.
+    width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; known: whether the piece lies in bone and cortex
+    is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of the width
+    map. evidence: how much better wide forms explain the whole screw than narrow ones, half a difference of misfit.
+    trajectory_hu: bone around the screw.
     """
 
     cells: Cells
@@ -44,10 +50,9 @@ class HaloFit:
     sd_mm: FloatArray
     bone_hu: FloatArray
     voxels: FloatArray
-    misfit: FloatArray
+    known: BoolArray
     shift_mm: tuple[float, float]
-    cranio_caudal_mm: tuple[float, float, float]
-    in_plane_mm: tuple[float, float, float]
+    evidence: float
     halo_hu: float
     rim_hu: float
     noise_hu: float
@@ -146,11 +151,20 @@ def _clear_of_metal(points: FloatArray, shaft: Shaft, metal: Metal, clearance: f
 
 
 @dataclass(frozen=True, eq=False)
+class _Trial:
+    """A simple form of the zone, (n,) width at the voxels, with what all pieces share fitted to it."""
+
+    width_mm: FloatArray
+    solution: Solution
+
+
+@dataclass(frozen=True, eq=False)
 class _Fit:
-    """One shaft's fit under way. places: of the voxels in discs. front: (n,) voxels the shared part is fitted to."""
+    """One shaft's fit under way. places: of the voxels in discs. front: (n,) voxels the first look is fitted to."""
 
     settings: HaloSettings
     radius_mm: float
+    length_mm: float
     voxels: ShellVoxels
     columns: Columns
     discs: DiscTables
@@ -173,8 +187,8 @@ class _Fit:
         edge = _edge_terms(voxels, radius, sds, shaft.length_mm, settings.thread_mm)
         level = settings.clipped_metal_hu if shaft.clipped else shaft.metal_hu
         values, mean, sd = _with_priors(edge, basis, level, shaft.clipped)
-        part = (voxels.distance_mm - radius) / settings.far_mm - 0.5
-        profile = np.stack([np.ones_like(part), part, part**2 - 1 / 12], axis=1)
+        away = voxels.distance_mm - radius
+        part = away / settings.far_mm - 0.5
         columns = Columns(
             voxels.hu,
             values,
@@ -183,147 +197,179 @@ class _Fit:
             edge[:, 0],
             cells.number(voxels.depth_mm, voxels.angle_rad),
             cells.count,
-            profile,
+            np.stack([np.ones_like(part), part, part**2 - 1 / 12], axis=1),
+            np.exp(-(away - settings.left_at_mm) / settings.left_fall_mm),
             np.hypot(_QUIET_HU, settings.edge_mm * level * edge[:, 1]),
         )
         radii = radius + np.arange(0, settings.widest_mm + settings.rim_mm + settings.step_mm, settings.step_mm)
+        radii = np.append(radii, radius + settings.far_mm)
         discs = DiscTables.build(radii, (radius, radius + settings.far_mm), *sds)
-        priors = Priors(settings.bone_sd_hu, settings.halo_hu, settings.halo_sd_hu, (0.0, 600.0), 100.0)
+        own = (*settings.bone_sd_hu, settings.left_hu)
+        # Before the first look around, any bone.
+        priors = Priors(
+            (150.0, 300.0), own, settings.halo_hu, settings.halo_sd_hu, (0.0, 600.0), 100.0, settings.deflation
+        )
         places = discs.places(voxels.x_mm, voxels.y_mm)
-        return cls(settings, radius, voxels, columns, discs, places, priors, cells, shell.front)
+        return cls(settings, radius, shaft.length_mm, voxels, columns, discs, places, priors, cells, shell.front)
 
     def run(self) -> HaloFit:
-        noise = self.noise()
-        fit = replace(self, columns=replace(self.columns, sigma_hu=self.columns.sigma_hu * noise))
-        best = fit.one_width(fit.front)[1]
-        solution = fit.at(np.full(len(fit.front), best), fit.front)
-        for _ in range(2):
-            widths, sd, bone = fit.local(solution)
-            misfit = fit.misfit(widths, bone, solution)
-            fit = fit.cleaned(misfit)
-            shift, solution = fit.shifted(widths)
-        widths, sd, bone = fit.local(solution)
-        return fit.summary(widths, sd, bone, shift, solution, noise)
+        relative = self.columns.sigma_hu / _QUIET_HU
+        around = self.look(self.first(), relative)
+        fit = self.limited(around, relative)
+        best = min(fit.trials(around, 1), key=_cost)
+        # With bone and cortex known a second look is a better one.
+        around = fit.look(best.solution, relative, around)
+        fit = self.limited(around, relative)
+        narrow, wide = fit.trials(around, len(_forms(self.voxels, self.length_mm)))
+        ends = [fit.settled(trial, around) for trial in (narrow, wide)]
+        evidence = (narrow.solution.cost - wide.solution.cost) / 2
+        widths, bone, solution = min(ends, key=lambda end: end[2].cost)
+        return fit.summary(widths, bone, solution, around, evidence)
 
-    def cleaned(self, misfit: FloatArray) -> _Fit:
-        """With the shared part fitted to the pieces that metal, zone and smooth bone explain best."""
-        allowed = misfit.ravel()[self.columns.cell]
-        limit = max(1.5, float(np.percentile(misfit[np.isfinite(misfit)], 30)))
-        clean = allowed < limit
-        return replace(self, front=clean)
+    def first(self) -> Solution:
+        """What is shared, fitted to the front with the best single width and a rough noise."""
+        sigma = self.columns.sigma_hu
+        found = [self.at(np.full(len(self.front), width), self.front) for width in _FIRST_MM]
+        scale = min(float(np.percentile(np.abs(one.residual) / sigma[self.front], 25)) / 0.3186 for one in found)
+        fit = replace(self, columns=replace(self.columns, sigma_hu=sigma * np.clip(scale, 0.6, 10.0)))
+        found = [fit.at(np.full(len(self.front), width), self.front) for width in _FIRST_MM]
+        return min(found, key=lambda one: one.cost)
 
-    def misfit(self, widths: FloatArray, bone: FloatArray, solution: Solution) -> FloatArray:
-        """(depths, angles) size of the residuals of each piece in units of the noise."""
-        width = widths.ravel()[self.columns.cell]
-        outer = np.maximum(self.disc(width), self.columns.metal)
-        rest = self.columns.hu - self.columns.values @ solution.parameters
-        level = np.sum(bone.reshape(-1, 3)[self.columns.cell] * self.columns.profile, axis=1)
-        z = np.abs(rest - level * (1 - outer) - solution.halo_hu * (outer - self.columns.metal)) / self.columns.sigma_hu
-        number = np.arange(self.cells.count)
-        return np.asarray(ndimage.median(z, self.columns.cell, number)).reshape(widths.shape) / 0.6745
+    def look(self, solution: Solution, relative_sd: FloatArray, before: Surroundings | None = None) -> Surroundings:
+        columns = self.columns
+        rest = columns.hu - columns.values @ solution.parameters
+        reach = before.reach_mm if before else None
+        shade = 1 - columns.metal
+        return look_around(rest, shade, self.away_mm, columns.cell, self.shape, relative_sd, reach)
+
+    def limited(self, around: Surroundings, relative_sd: FloatArray) -> _Fit:
+        """With each piece's own noise, bone expected as it was seen, and cortex for the bend where there is some.
+
+        `front` becomes the voxels that are of use.
+        """
+        columns, settings = self.columns, self.settings
+        beyond = 1 - self.disc(np.minimum(around.cortex_mm, settings.far_mm)[columns.cell])
+        third = beyond * settings.cortex_sd_hu / settings.bone_sd_hu[2]
+        third = np.where(around.has_cortex[columns.cell], third, columns.profile[:, 2])
+        return replace(
+            self,
+            columns=replace(
+                columns,
+                sigma_hu=relative_sd * around.sd_hu[columns.cell],
+                profile=np.column_stack([columns.profile[:, :2], third]),
+            ),
+            priors=replace(self.priors, bone_hu=(around.bone_hu, settings.bone_mean_sd_hu)),
+            front=self.away_mm < around.reach_mm[columns.cell],
+        )
+
+    def trials(self, around: Surroundings, number: int) -> tuple[_Trial, _Trial]:
+        """The best narrow and the best wide one of so many forms, no zone reaching beyond cortex."""
+        limit = (around.cortex_mm + _PAST_CORTEX_MM)[self.columns.cell]
+
+        def trial(form: FloatArray, largest_mm: float) -> _Trial:
+            width = np.minimum(largest_mm * form, limit)
+            return _Trial(width, self.at(width, self.front))
+
+        uniform, *others = _forms(self.voxels, self.length_mm)[:number]
+        narrow = [trial(uniform, width) for width in _NARROW_MM]
+        wide = [trial(uniform, width) for width in _WIDE_MM]
+        wide += [trial(form, width) for form in others for width in _CONE_MM]
+        return min(narrow, key=_cost), min(wide, key=_cost)
+
+    def settled(self, trial: _Trial, around: Surroundings) -> tuple[Widths, FloatArray, Solution]:
+        """Widths of the pieces, their bone and what they share, in turns from a trial."""
+        limit = np.maximum(around.cortex_mm + _PAST_CORTEX_MM, 0.3)[self.columns.cell]
+        count = np.bincount(self.columns.cell, minlength=self.cells.count)
+        form = np.bincount(self.columns.cell, trial.width_mm, self.cells.count) / np.maximum(count, 1)
+        solution = trial.solution
+        for turn in range(_TURNS + 1):
+            widths, bone = self.local(solution, around, form.reshape(self.shape))
+            if turn == _TURNS:
+                break
+            width = self.cells.spread(widths.quantile(0.5), self.voxels.depth_mm, self.voxels.angle_rad)
+            solution = self.at(np.minimum(width, limit), self.front)
+        return widths, bone, solution
+
+    def local(self, solution: Solution, around: Surroundings, form_mm: FloatArray) -> tuple[Widths, FloatArray]:
+        """Widths of the pieces, everything else held, and (widths, depths, angles) bone beside each."""
+        columns = self.columns.take(self.front)
+        costs, bones = [], []
+        for width in self.grid_mm:
+            outer = np.maximum(self.disc(width, self.front), columns.metal)
+            cost, bone = local_fit(columns, solution, outer, self.rim(width, outer), self.priors)
+            costs.append(cost.reshape(self.shape))
+            bones.append(bone.reshape(self.shape))
+        cortex = around.cortex_mm.reshape(self.shape)
+        settings = self.settings
+        found = widths_from(np.stack(costs), self.grid_mm, cortex, form_mm, settings.neighbour, settings.form)
+        return found, np.stack(bones)
 
     def summary(
-        self,
-        widths: FloatArray,
-        sd: FloatArray,
-        bone: FloatArray,
-        shift: tuple[float, float],
-        solution: Solution,
-        noise: float,
+        self, widths: Widths, bone: FloatArray, solution: Solution, around: Surroundings, evidence: float
     ) -> HaloFit:
-        upright = np.abs(self.voxels.y_mm) > np.sin(np.pi / 4) * self.voxels.distance_mm
+        width = widths.quantile(0.5)
+        nearest = np.abs(self.grid_mm[:, None, None] - width).argmin(axis=0)[None]
+        near, far = self.settings.cortex_mm
+        cortex = around.cortex_mm
+        known = around.in_bone(solution.halo_hu) & ((cortex <= near) | (cortex >= far))
+        known = known.reshape(self.shape)
+        change = [widths.quantile(q)[known] - width[known] for q in self.settings.quantiles]
+        low, high = (float(np.median(part)) if known.any() else 0.0 for part in change)
         count = np.bincount(self.columns.cell, minlength=self.cells.count)
-        width = self.cells.spread(widths, self.voxels.depth_mm, self.voxels.angle_rad)
-        rest = self.columns.hu - self.columns.values @ solution.parameters
-        beyond = self.front & (self.voxels.distance_mm > self.radius_mm + np.maximum(3.0, width + 0.8))
         return HaloFit(
             cells=self.cells,
-            width_mm=widths,
-            sd_mm=sd,
-            bone_hu=bone[..., 0],
-            voxels=count.reshape(widths.shape).astype(np.float64),
-            misfit=self.misfit(widths, bone, solution),
-            shift_mm=shift,
-            cranio_caudal_mm=self.one_width(self.front & upright),
-            in_plane_mm=self.one_width(self.front & ~upright),
+            width_mm=width,
+            sd_mm=(widths.quantile(0.8413) - widths.quantile(0.1587)) / 2,
+            bone_hu=np.take_along_axis(bone, nearest, axis=0)[0],
+            voxels=count.reshape(self.shape).astype(np.float64),
+            known=known,
+            shift_mm=(low, high),
+            evidence=evidence,
             halo_hu=solution.halo_hu,
             rim_hu=solution.rim_hu,
-            noise_hu=noise * _QUIET_HU,
-            trajectory_hu=float(np.median(rest[beyond])) if np.count_nonzero(beyond) >= 50 else None,
+            noise_hu=float(np.median(around.sd_hu)),
+            trajectory_hu=around.bone_hu,
         )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.cells.depths, self.cells.sectors
 
     @cached_property
     def grid_mm(self) -> FloatArray:
         return np.arange(0, self.settings.widest_mm + 1e-9, self.settings.step_mm)
 
+    @cached_property
+    def away_mm(self) -> FloatArray:
+        """(n,) from the outer thread."""
+        return self.voxels.distance_mm - self.radius_mm
+
     def disc(self, width_mm: FloatArray | float, which: BoolArray | slice = slice(None)) -> FloatArray:
         """Blurred disc of each voxel's own outer radius."""
         return self.discs.look_up(self.radius_mm + width_mm, self.places[0][which], self.places[1][which])
+
+    def rim(self, width_mm: FloatArray | float, outer: FloatArray) -> FloatArray:
+        """Blurred disc of a rim's outer edge at the voxels of `front`."""
+        # A rim is bone turned dense around a zone: without a zone there is none.
+        wide = np.where(np.asarray(width_mm) < self.settings.rim_from_mm, 0.0, self.settings.rim_mm)
+        return np.maximum(self.disc(width_mm + wide, self.front), outer)
 
     def at(self, width_mm: FloatArray, which: BoolArray) -> Solution:
         """The shared part for given widths (n,), fitted to the chosen voxels."""
         columns = self.columns.take(which)
         outer = np.maximum(self.disc(width_mm[which], which), columns.metal)
-        # A rim is bone turned dense around a zone: without a zone there is none.
-        rim = np.where(width_mm[which] < self.settings.rim_from_mm, 0.0, self.settings.rim_mm)
-        return solve(columns, outer, np.maximum(self.disc(width_mm[which] + rim, which), outer), self.priors)
-
-    def noise(self) -> float:
-        """Noise in units of the assumed one: the lower quartile of residuals, so that cortex does not count."""
-        found = []
-        for width in (0.0, 1.0, 2.0, 3.0):
-            residual = self.at(np.full(len(self.front), width), self.front).residual
-            found.append(np.percentile(np.abs(residual) / self.columns.sigma_hu[self.front], 25) / 0.3186)
-        return float(np.clip(min(found), 0.6, 10.0))
-
-    def one_width(self, which: BoolArray) -> tuple[float, float, float]:
-        """(low, best, high) of one width for all chosen voxels."""
-        costs = np.array([self.at(np.full(len(which), width), which).cost for width in self.grid_mm])
-        return _interval(self.grid_mm, costs, self.settings)
-
-    def local(self, solution: Solution) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(depths, angles) width, its standard error and bone HU, everything else held."""
-        shape = (self.cells.depths, self.cells.sectors)
-        outers = [np.maximum(self.disc(width), self.columns.metal) for width in self.grid_mm]
-        rest = self.columns.hu - self.columns.values @ solution.parameters
-        mean = float(np.median(solution.bone_hu[np.unique(self.columns.cell[self.front]), 0]))
-        costs, bones = local_fits(self.columns, rest, mean, outers, solution.halo_hu, self.settings.bone_sd_hu)
-        costs = costs.reshape(-1, *shape)
-        kernel = np.array([0.5, 1.0, 0.5])
-        costs = ndimage.convolve1d(costs, kernel, axis=1, mode="nearest")
-        costs = ndimage.convolve1d(costs, kernel, axis=2, mode="wrap")
-        widths, sd, bone = np.zeros(shape), np.zeros(shape), np.zeros((*shape, 3))
-        for i, j in np.ndindex(shape):
-            low, best, high = _interval(self.grid_mm, costs[:, i, j], self.settings)
-            widths[i, j], sd[i, j] = best, (high - low) / 3.29
-            bone[i, j] = bones[int(np.argmin(np.abs(self.grid_mm - best))), i * shape[1] + j]
-        return widths, sd, bone
-
-    def shifted(self, widths: FloatArray) -> tuple[tuple[float, float], Solution]:
-        """The 90 % interval of a common change of a width map, around its best, and the solution there."""
-        base = self.cells.spread(widths, self.voxels.depth_mm, self.voxels.angle_rad)
-        grid = np.arange(-1.2, 1.21, self.settings.step_mm)
-        most = self.settings.widest_mm
-        solutions = [self.at(np.clip(base + change, 0, most), self.front) for change in grid]
-        low, best, high = _interval(grid, np.array([s.cost for s in solutions]), self.settings)
-        return (low - best, high - best), solutions[int(np.argmin(np.abs(grid - best)))]
+        return solve(columns, outer, self.rim(width_mm[which], outer), self.priors)
 
 
-def _interval(grid: FloatArray, costs: FloatArray, settings: HaloSettings) -> tuple[float, float, float]:
-    """(low, best, high): the minimum of a misfit, refined by a parabola, and where the deflated misfit rises by 2.7."""
-    lowest = int(np.argmin(costs))
-    best, floor = float(grid[lowest]), float(costs[lowest])
-    if 0 < lowest < len(grid) - 1:
-        before, at, after = costs[lowest - 1 : lowest + 2]
-        bend = before - 2 * at + after
-        if bend > 0:
-            step = 0.5 * (before - after) / bend
-            best += step * (grid[1] - grid[0])
-            floor -= 0.25 * (before - after) * step
-    fine = np.linspace(grid[0], grid[-1], 20 * (len(grid) - 1) + 1)
-    near = np.flatnonzero(np.interp(fine, grid, costs) - floor < _CHI2_90 * settings.deflation)
-    low, high = (fine[near[0]], fine[near[-1]]) if len(near) else (best, best)
-    return float(min(low, best)), best, float(max(high, best))
+def _cost(trial: _Trial) -> float:
+    return trial.solution.cost
+
+
+def _forms(voxels: ShellVoxels, length_mm: float) -> list[FloatArray]:
+    """(n,) part of the largest width at the voxels: everywhere, cones, halves of the circumference."""
+    depth = np.clip(voxels.depth_mm / length_mm, 0, 1)
+    halves = [np.clip(0.5 + 2 * np.cos(voxels.angle_rad - quarter * np.pi / 2), 0, 1) for quarter in range(4)]
+    return [np.ones_like(depth), depth, 1 - depth, np.abs(2 * depth - 1), *halves]
 
 
 def _edge_terms(

@@ -37,20 +37,20 @@ class HaloSettings:
         },
     )
     widest_mm: float = field(
-        default=4.0,
+        default=3.5,
         metadata={
             "unit": "mm",
-            "range": (3.0, 5.0),
+            "range": (3.0, 4.0),
             "source": "typical lucent zones are 1-3 mm wide",
             "help": "Widths are looked for up to this.",
         },
     )
     step_mm: float = field(
-        default=0.2,
+        default=0.25,
         metadata={
             "unit": "mm",
             "range": (0.05, 0.5),
-            "source": "engineering choice: a parabola refines it",
+            "source": "engineering choice: a third of the usual blur",
             "help": "Step of the search for the width.",
         },
     )
@@ -109,12 +109,66 @@ class HaloSettings:
         },
     )
     bone_sd_hu: tuple[float, float, float] = field(
-        default=(80.0, 50.0, 25.0),
+        default=(50.0, 30.0, 20.0),
         metadata={
             "unit": "HU",
             "range": (1.0, 500.0),
-            "source": "engineering choice: with twice as much, bone's slope swallows true zones",
+            "source": "engineering choice: texture of 15 %; with twice as much, bone's slope swallows true zones",
             "help": "How a piece's bone may differ: level, slope and bend with the distance.",
+        },
+    )
+    bone_mean_sd_hu: float = field(
+        default=40.0,
+        metadata={
+            "unit": "HU",
+            "range": (5.0, 300.0),
+            "source": "engineering choice: as far as the first look may be wrong",
+            "help": "How far the mean of bone may be from what the outer rings show.",
+        },
+    )
+    cortex_sd_hu: float = field(
+        default=500.0,
+        metadata={
+            "unit": "HU",
+            "range": (100.0, 1500.0),
+            "source": "blurred cortex reads 460-600 HU",
+            "help": "How much brighter than bone cortex may be.",
+        },
+    )
+    cortex_mm: tuple[float, float] = field(
+        default=(0.8, 2.4),
+        metadata={
+            "unit": "mm",
+            "range": (0.0, 4.5),
+            "source": "phantoms: nearer than the one there is no room for a zone; up to the other its blur hides one",
+            "help": "Pieces with cortex between these distances from the thread are not judged.",
+        },
+    )
+    left_hu: float = field(
+        default=30.0,
+        metadata={
+            "unit": "HU",
+            "range": (0.0, 200.0),
+            "source": "phantoms: pieces beside fixed screws are off by 30-60 HU 1.1 mm outside the thread",
+            "help": "What the hardening basis leaves, standard deviation at `left_at_mm`.",
+        },
+    )
+    left_at_mm: float = field(
+        default=1.15,
+        metadata={
+            "unit": "mm",
+            "range": (0.4, 4.0),
+            "source": "where it was measured",
+            "help": "Distance from the thread at which `left_hu` holds.",
+        },
+    )
+    left_fall_mm: float = field(
+        default=1.0,
+        metadata={
+            "unit": "mm",
+            "range": (0.2, 5.0),
+            "source": "phantoms: half as much 0.5 mm farther out",
+            "help": "Distance over which it falls to a third.",
         },
     )
     rim_mm: float = field(
@@ -181,12 +235,39 @@ class HaloSettings:
         },
     )
     deflation: float = field(
-        default=12.0,
+        default=4.0,
         metadata={
             "unit": "",
             "range": (1.0, 50.0),
-            "source": "phantoms: intervals without it are far too narrow",
+            "source": "about as many voxels share one grain of noise",
             "help": "The misfit is divided by this.",
+        },
+    )
+    neighbour: float = field(
+        default=0.7,
+        metadata={
+            "unit": "1/mm",
+            "range": (0.0, 10.0),
+            "source": "engineering choice: zones are smooth",
+            "help": "Weight against different widths of neighbouring pieces.",
+        },
+    )
+    form: float = field(
+        default=1.0,
+        metadata={
+            "unit": "1/mm",
+            "range": (0.0, 10.0),
+            "source": "engineering choice: zones are cones, halves or even",
+            "help": "Weight against widths other than the best simple form's.",
+        },
+    )
+    quantiles: tuple[float, float] = field(
+        default=(0.1, 0.9),
+        metadata={
+            "unit": "part",
+            "range": (0.0, 1.0),
+            "source": "phantoms: pieces err together, so that the median is no better known than a piece",
+            "help": "Quantiles of the pieces' widths that bound the interval.",
         },
     )
     clipped_metal_hu: float = field(

@@ -7,13 +7,14 @@ screws converge. The level is that of the vertebra whose body holds the shaft's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from spineimg.anatomy import Side, order
 from spineimg.geometry import FloatArray
+from spineimg.implants.breach import Outline
 
 _PARTNER_MM = 15.0
 """Screws of one level lie within this height of each other, also in a tilted vertebra. Engineering choice."""
@@ -28,13 +29,24 @@ _REACH_MM = 32.0
 @dataclass(frozen=True, eq=False, slots=True)
 class KnownVertebra:
     """A vertebra whose body is known. up_lps, left_lps: (3,) its axes towards head and left; None: the patient's.
-    height_mm: of the body; None: unknown."""
+    height_mm: of the body; None: unknown. outline: looks up its outline, which may take a second; gives None where
+    there is none."""
 
     level: str
     center_lps_mm: FloatArray
     up_lps: FloatArray | None = None
     left_lps: FloatArray | None = None
     height_mm: float | None = None
+    outline: Callable[[], Outline | None] | None = None
+
+
+def axes_of(vertebra: KnownVertebra, vertebrae: Sequence[KnownVertebra]) -> FloatArray:
+    """(3, 3) unit rows left, posterior, cranial of a vertebra."""
+    up = _up(vertebra, vertebrae)
+    left = vertebra.left_lps if vertebra.left_lps is not None else np.array([1.0, 0.0, 0.0])
+    left = left - (left @ up) * up
+    left = left / np.linalg.norm(left)
+    return np.stack([left, np.cross(up, left), up])
 
 
 def level_of(

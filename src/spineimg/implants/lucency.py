@@ -2,14 +2,16 @@
 
 At a voxel, with M, D the blurred discs of the metal's radius R and of the outer radius R + w:
 
-    HU = A M + (edge terms) + H (D - M) + B (1 - D) + S (D' - D) + c . (hardening basis)
+    HU = A M + (edge terms) + H (D - M) + B (1 - D) + S (D' - D) + O o + c . (hardening basis)
 
 A: metal. Edge terms: first-order changes of M with radius, position, direction and blur, and the thread. H: what fills
-the zone. B: bone, a common mean with a deviation, slope and bend for each piece of the unrolled surface. S: a bright
-rim from R + w outwards, never negative. All but w is linear with normal priors; H and S have bounds. The pieces'
-deviations are eliminated piece by piece, so that one solution costs a few milliseconds. Residuals are weighted by
-Tukey's biweight; a voxel's variance grows with the slope of the metal's edge, since no cylinder is known better than a
-few hundredths of a millimetre.
+the zone. B: bone, a common mean with a deviation, a slope and a third term for each piece of the unrolled surface: a
+bend, or cortex where there is some. S: a bright rim from R + w outwards, never negative. O: what the hardening basis
+leaves beside the metal, one amplitude for each piece, falling off with the distance. All but w is linear with normal
+priors; H and S have bounds. What belongs to one piece is eliminated piece by piece, so that one solution costs a few
+milliseconds. Residuals are weighted by Tukey's biweight; a voxel's variance grows with the slope of the metal's edge,
+since no cylinder is known better than a few hundredths of a millimetre. Neighbouring voxels err together: their misfit
+is divided by `deflation` before it meets the priors.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ class Columns:
     """The part of the model that does not depend on w.
 
     values: (n, p). mean, sd: (p,) priors. metal: (n,) the blurred disc of the metal itself. cell: (n,) piece of bone
-    that a voxel lies in, ascending. profile: (n, 3) how bone may vary with the distance. sigma_hu: (n,) standard
-    deviation of a voxel.
+    that a voxel lies in, ascending. profile: (n, 3) how bone may vary with the distance. offset: (n,) shape of what
+    hardening leaves. sigma_hu: (n,) standard deviation of a voxel.
     """
 
     hu: FloatArray
@@ -42,6 +44,7 @@ class Columns:
     cell: IntArray
     cells: int
     profile: FloatArray
+    offset: FloatArray
     sigma_hu: FloatArray
 
     @property
@@ -57,28 +60,40 @@ class Columns:
             metal=self.metal[which],
             cell=self.cell[which],
             profile=self.profile[which],
+            offset=self.offset[which],
             sigma_hu=self.sigma_hu[which],
         )
+
+    def own(self, outer: FloatArray) -> FloatArray:
+        """(n, 4) what each piece has of its own, outside discs `outer`."""
+        return np.column_stack([self.profile * (1 - outer)[:, None], self.offset])
 
 
 @dataclass(frozen=True, slots=True)
 class Priors:
-    """Bounds and standard deviations, HU."""
+    """Means, bounds and standard deviations, HU. piece_sd_hu: of what each piece has of its own."""
 
-    bone_sd_hu: tuple[float, float, float]
+    bone_hu: tuple[float, float]
+    piece_sd_hu: tuple[float, float, float, float]
     halo_hu: tuple[float, float]
     halo_sd_hu: float
     rim_hu: tuple[float, float]
     rim_sd_hu: float
+    deflation: float
+
+    def shared(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
+        """(p + 3,) means and standard deviations of what all pieces share."""
+        mean = np.append(columns.mean, [self.bone_hu[0], sum(self.halo_hu) / 2, 0.0])
+        return mean, np.append(columns.sd, [self.bone_hu[1], self.halo_sd_hu, self.rim_sd_hu])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Solution:
-    """cost: robust misfit. parameters: (p,) of the columns. bone_hu: (cells, 3) of the profile. residual: (n,) HU."""
+    """cost: misfit and priors. parameters: (p,) of the columns. bone_hu: the common mean. residual: (n,) HU."""
 
     cost: float
     parameters: FloatArray
-    bone_hu: FloatArray
+    bone_hu: float
     halo_hu: float
     rim_hu: float
     residual: FloatArray
@@ -86,20 +101,20 @@ class Solution:
 
 def solve(columns: Columns, outer: FloatArray, rim: FloatArray, priors: Priors, rounds: int = 3) -> Solution:
     """The best parameters for given discs `outer` (n,) (radius R + w) and `rim` (n,) (a rim's outer edge)."""
-    shade = 1 - outer
-    bone_part = columns.profile * shade[:, None]
-    own = np.column_stack([columns.values, shade, outer - columns.metal, rim - outer])
-    system = _System(columns, np.column_stack([bone_part, own, columns.hu]), columns.starts, priors)
-    inverse = 1 / columns.sigma_hu**2
+    own = columns.own(outer)
+    shared = np.column_stack([columns.values, 1 - outer, outer - columns.metal, rim - outer])
+    system = _System(columns, np.column_stack([own, shared, columns.hu]), columns.starts, priors)
+    inverse = 1 / (priors.deflation * columns.sigma_hu**2)
     weights = inverse
     for turn in range(rounds):
-        beta, bone = system.best(weights)
-        residual = columns.hu - own @ beta - np.sum(bone_part * bone[columns.cell], axis=1)
+        beta, pieces = system.best(weights)
+        residual = columns.hu - shared @ beta - np.sum(own * pieces[columns.cell], axis=1)
         # The first round sees gross misfits everywhere; a wider one keeps it from discarding good voxels.
         weights = biweight(residual / columns.sigma_hu, 3.0 if turn == 0 else 1.0) * inverse
-    cost = float(np.sum(biweight_cost(residual / columns.sigma_hu)))
-    cost += float(np.sum(((beta[:-3] - columns.mean) / columns.sd) ** 2))
-    return Solution(cost, beta[:-3], bone + np.array([beta[-3], 0.0, 0.0]), float(beta[-2]), float(beta[-1]), residual)
+    mean, sd = priors.shared(columns)
+    cost = float(np.sum(biweight_cost(residual / columns.sigma_hu))) / priors.deflation
+    cost += float(np.sum(((beta - mean) / sd) ** 2) + np.sum((pieces / priors.piece_sd_hu) ** 2))
+    return Solution(cost, beta[:-3], float(beta[-3]), float(beta[-2]), float(beta[-1]), residual)
 
 
 def biweight(z: FloatArray, width: float = 1.0) -> FloatArray:
@@ -116,7 +131,7 @@ def biweight_cost(z: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _System:
-    """One linear problem. all_columns: (n, 3 + p + 3 + 1) bone's profile in shade, all that is shared, HU."""
+    """One linear problem. all_columns: (n, 4 + p + 3 + 1) what pieces have of their own, all that is shared, HU."""
 
     columns: Columns
     all_columns: FloatArray
@@ -124,23 +139,22 @@ class _System:
     priors: Priors
 
     def best(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(p + 3,) parameters and (cells, 3) deviations of bone by weighted least squares with priors and bounds."""
-        columns, priors, local = self.columns, self.priors, self.columns.profile.shape[1]
-        mean = np.append(columns.mean, [0.0, sum(priors.halo_hu) / 2, 0.0])
-        precision = np.append(1 / columns.sd**2, [1e-6, 1 / priors.halo_sd_hu**2, 1 / priors.rim_sd_hu**2])
+        """(p + 3,) parameters and (cells, 4) of the pieces, by weighted least squares with priors and bounds."""
+        columns, priors, local = self.columns, self.priors, len(self.priors.piece_sd_hu)
+        mean, sd = priors.shared(columns)
         weighted = self.all_columns * weight[:, None]
         whole = self.all_columns[:, local:-1].T @ weighted[:, local:]
-        normal, right = whole[:, :-1] + np.diag(precision), whole[:, -1] + precision * mean
-        # For each piece, the products of its bone with itself, with what is shared and with the HU.
+        normal, right = whole[:, :-1] + np.diag(sd**-2), whole[:, -1] + mean / sd**2
+        # For each piece, the products of what is its own with itself, with what is shared and with the HU.
         piece = np.add.reduceat(self.all_columns[:, :local, None] * weighted[:, None], self.starts)
-        piece[:, :, :local] += np.diag(1 / np.square(priors.bone_sd_hu))
+        piece[:, :, :local] += np.diag(1 / np.square(priors.piece_sd_hu))
         cross = piece[:, :, local:-1]
         solved = np.linalg.solve(piece[:, :, :local], piece[:, :, local:])
         reduced = normal - np.tensordot(cross, solved[:, :, :-1], axes=([0, 1], [0, 1]))
         beta = _bounded(reduced, right - np.tensordot(cross, solved[:, :, -1], axes=([0, 1], [0, 1])), priors)
-        deviations = np.zeros((columns.cells, local))
-        deviations[columns.cell[self.starts]] = solved[:, :, -1] - solved[:, :, :-1] @ beta
-        return beta, deviations
+        pieces = np.zeros((columns.cells, local))
+        pieces[columns.cell[self.starts]] = solved[:, :, -1] - solved[:, :, :-1] @ beta
+        return beta, pieces
 
 
 def _bounded(normal: FloatArray, right: FloatArray, priors: Priors) -> FloatArray:
@@ -160,37 +174,26 @@ def _bounded(normal: FloatArray, right: FloatArray, priors: Priors) -> FloatArra
     return beta
 
 
-def local_fits(
-    columns: Columns,
-    rest: FloatArray,
-    mean_hu: float,
-    outers: list[FloatArray],
-    halo_hu: float,
-    bone_sd_hu: tuple[float, float, float],
+def local_fit(
+    columns: Columns, solution: Solution, outer: FloatArray, rim: FloatArray, priors: Priors
 ) -> tuple[FloatArray, FloatArray]:
-    """Misfit (radii, cells) of every outer radius in every cell and bone (radii, cells, 3) there, all else held.
-
-    rest: (n,) HU without metal and hardening. mean_hu: bone expected. outers: blurred discs, (n,) each.
-    """
+    """(cells,) misfit of discs `outer`, `rim` (n,) in every piece, and (cells,) its bone; what is shared is held."""
     starts = columns.starts
     here = columns.cell[starts]
-    prior = np.diag(1 / np.square(bone_sd_hu))
-    inverse = 1 / columns.sigma_hu**2
-    costs = np.zeros((len(outers), columns.cells))
-    bones = np.zeros((len(outers), columns.cells, len(bone_sd_hu)))
-    bones[..., 0] = mean_hu
-    for number, outer in enumerate(outers):
-        shade = columns.profile * (1 - outer)[:, None]
-        open_part = rest - halo_hu * (outer - columns.metal) - mean_hu * shade[:, 0]
-        weight = inverse
-        for turn in range(3):
-            own = np.add.reduceat(shade[:, :, None] * (shade * weight[:, None])[:, None], starts) + prior
-            target = np.add.reduceat(shade * (weight * open_part)[:, None], starts)
-            change = np.linalg.solve(own, target[..., None])[..., 0]
-            spread = np.repeat(change, np.diff(np.append(starts, len(rest))), axis=0)
-            z = (open_part - np.sum(shade * spread, axis=1)) / columns.sigma_hu
-            weight = biweight(z, 3.0 if turn == 0 else 1.0) * inverse
-        costs[number, here] = np.add.reduceat(biweight_cost(z), starts)
-        costs[number, here] += np.sum(change**2 / np.square(bone_sd_hu), axis=1)
-        bones[number, here] += change
-    return costs, bones
+    own = columns.own(outer)
+    rest = columns.hu - columns.values @ solution.parameters - solution.bone_hu * (1 - outer)
+    rest -= solution.halo_hu * (outer - columns.metal) + solution.rim_hu * (rim - outer)
+    prior = np.diag(1 / np.square(priors.piece_sd_hu))
+    inverse = 1 / (priors.deflation * columns.sigma_hu**2)
+    weight, count = inverse, np.diff(np.append(starts, len(rest)))
+    for turn in range(3):
+        normal = np.add.reduceat(own[:, :, None] * (own * weight[:, None])[:, None], starts) + prior
+        right = np.add.reduceat(own * (weight * rest)[:, None], starts)
+        pieces = np.linalg.solve(normal, right[..., None])[..., 0]
+        z = (rest - np.sum(own * np.repeat(pieces, count, axis=0), axis=1)) / columns.sigma_hu
+        weight = biweight(z, 3.0 if turn == 0 else 1.0) * inverse
+    cost, bone = np.zeros(columns.cells), np.full(columns.cells, solution.bone_hu)
+    cost[here] = np.add.reduceat(biweight_cost(z), starts) / priors.deflation
+    cost[here] += np.sum((pieces / priors.piece_sd_hu) ** 2, axis=1)
+    bone[here] += pieces[:, 0]
+    return cost, bone

@@ -281,7 +281,8 @@ def _bright(
 ) -> tuple[IntArray, Float32Array]:
     """Voxels of slice k at the level or more; the slice around them is kept."""
     hu = volume.read(k)
-    row, column = np.nonzero(hu >= level_hu)
+    # One axis is looked through several times faster than two.
+    row, column = np.divmod(np.flatnonzero(hu >= level_hu), hu.shape[1])
     if not len(row):
         return np.empty((0, 3), dtype=np.int64), np.empty(0, dtype=np.float32)
     good = volume.valid(k, hu[row, column])

@@ -124,6 +124,23 @@ class Halo:
     map: HaloMap | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """How far a shaft's surface lies beyond its vertebra. mm: the most; side: where, None when nothing is outside.
+
+    sides: the same for each side that could be judged, 0 where nothing is outside: "anterior", "left", "right",
+    "superior endplate", "inferior endplate", and with a label of the whole vertebra "medial pedicle", "lateral
+    pedicle", "cranial pedicle", "caudal pedicle". basis: the outline it rests on; resolution_mm: how well that is
+    known.
+    """
+
+    mm: float
+    side: str | None
+    sides: Mapping[str, float]
+    basis: str
+    resolution_mm: float
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Screw:
     """One screw. id: "T12-left", or "screw-3" where the level is unknown. trajectory_hu: bone in a shell around it."""
@@ -136,6 +153,8 @@ class Screw:
     side: Side | None = None
     trajectory_hu: float | None = None
     breach_mm: float | None = None
+    """The most that the shaft stands beyond its vertebra, 0 when it does not; None when the outline is not known."""
+    breach: Breach | None = None
     gaps: tuple[Gap, ...] = ()
     notes: tuple[Note, ...] = ()
 

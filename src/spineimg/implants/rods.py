@@ -1,13 +1,14 @@
 """Rods: centre line, diameter and breaks.
 
 A rod is seen clearly between the heads only. Its pieces are joined through the heads by a smooth line, and its ends are
-followed on the line's continuation for as long as the core is metal.
+followed on the line's continuation for as long as the core is metal. What lies beyond a gap is looked for in
+`rod_ends.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from spineimg.implants.breaks import STEP_MM, BreakSettings, Core, core_hu, find
 from spineimg.implants.metal_map import MetalMap
 from spineimg.implants.model import Gap, Vector
 from spineimg.implants.psf import Psf
+from spineimg.implants.rod_ends import CROWDED, RodTrace, covered, metal_beside, with_stubs
 from spineimg.implants.tubes import Tube, line_direction
 from spineimg.notes import Note
 
@@ -25,6 +27,9 @@ _EXTEND_MM = 30.0
 _BEND_PER_MM = 0.004
 """Step in which a rod's bend is tried, 1/mm: a radius of 250 mm; contoured rods have 100 mm and more."""
 _HEAD_REACH_MM = 8.0
+_SAME_RADIUS_MM = 0.6
+_JUMP_MM = 2.0
+"""Centres of one piece lie 1 mm apart; farther apart they belong to two."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -49,38 +54,44 @@ class RodLine:
         return tuple((float(x), float(y), float(z)) for x, y, z in self.points_lps_mm[chosen])
 
 
-def fit_rod(
-    metal: MetalMap,
-    tube: Tube,
-    seats_lps_mm: FloatArray,
-    psf: Psf,
-    settings: BreakSettings | None = None,
-    axis: AxisSettings | None = None,
-) -> RodLine | None:
-    """The rod of a tube. seats_lps_mm: (m, 3) where heads hold it. None where no piece of it is a cylinder."""
-    chosen = settings or BreakSettings()
-    pieces = _pieces(metal, tube, psf, axis)
+def trace_rod(metal: MetalMap, tube: Tube, psf: Psf, axis: AxisSettings | None = None) -> RodTrace | None:
+    """The line of a tube, followed to where its core stops being metal. None where no piece of it is a cylinder."""
+    pieces, loose = _pieces(metal, tube, psf, axis)
     if not pieces:
         return None
-    radius = float(np.median([piece.radius_mm for piece in pieces]))
+    radius = _radius_mm(metal, pieces)
     metal_hu = float(np.median([piece.edge.metal_hu for piece in pieces]))
     clipped = sum(piece.edge.clipped for piece in pieces) > len(pieces) / 2
     top = float(metal.scale_end_hu or metal_hu) if clipped else metal_hu
-    line = _extended(metal, _smooth(tube, pieces), radius, 0.5 * top if not clipped else 0.9 * top)
-    core = _core(metal, line, radius, (metal_hu, top), psf)
+    trace = RodTrace(_smooth(tube, pieces, loose), radius, metal_hu, clipped, top)
+    return replace(trace, points_lps_mm=_extended(metal, trace.points_lps_mm, radius, trace.level_hu))
+
+
+def finish_rod(
+    metal: MetalMap, trace: RodTrace, seats_lps_mm: FloatArray, psf: Psf, settings: BreakSettings | None = None
+) -> RodLine:
+    """The rod of a line, with the stubs beyond its ends and its breaks. seats_lps_mm: (m, 3) where heads hold it."""
+    chosen = settings or BreakSettings()
+    line, radius = with_stubs(metal, trace, chosen.widest_mm), trace.radius_mm
+    core = _core(metal, line, radius, (trace.metal_hu, trace.top_hu), psf)
     breaks = _outside_heads(find_gaps(core, chosen), line, seats_lps_mm, core)
+    breaks = [gap for gap in breaks if not covered(metal, line, gap, trace)]
     gaps = tuple(_gap(metal, line, place, radius, psf) for place in breaks)
-    return RodLine(line, radius, metal_hu, clipped, gaps, (invisible_note(core, chosen),))
+    return RodLine(line, radius, trace.metal_hu, trace.clipped, gaps, (invisible_note(core, chosen),))
 
 
-def _pieces(metal: MetalMap, tube: Tube, psf: Psf, settings: AxisSettings | None) -> list[SideFit]:
-    """Fitted cylinders along the clean parts of the tube, each about 14 mm long."""
+def _pieces(
+    metal: MetalMap, tube: Tube, psf: Psf, settings: AxisSettings | None
+) -> tuple[list[SideFit], list[FloatArray]]:
+    """Fitted cylinders along the clean parts of the tube, each about 14 mm long, and the centres (n, 3) of those parts
+    that are as thick and too short to be fitted."""
     points = tube.points_lps_mm
-    jumps = np.flatnonzero(np.linalg.norm(np.diff(points, axis=0), axis=1) > 3.0) + 1
-    fits = []
-    for run in np.split(points, jumps):
+    jumps = np.flatnonzero(np.linalg.norm(np.diff(points, axis=0), axis=1) > _JUMP_MM) + 1
+    fits, loose = [], []
+    for run, radii in zip(np.split(points, jumps), np.split(tube.radii_mm, jumps), strict=True):
         # Beside a head the cross-sections lean towards it.
-        clean = run[2:-2] if len(run) > 10 else run
+        lean = 2 if len(run) > 14 else 1 if len(run) > 10 else 0
+        clean = run[lean : len(run) - lean]
         count = max(1, round(len(clean) / _PIECE_MM))
         for part in np.array_split(clean, count):
             if len(part) < 5:
@@ -88,14 +99,25 @@ def _pieces(metal: MetalMap, tube: Tube, psf: Psf, settings: AxisSettings | None
             fit = fit_piece(metal, part[0], part[-1], tube.radius_mm, psf, settings)
             if fit is not None and fit.misfit < 0.4:
                 fits.append(fit)
-    return fits
+            elif abs(float(np.median(radii)) - tube.radius_mm) < _SAME_RADIUS_MM:
+                loose.append(part[:: max(1, len(part) // 5)])
+    return fits, loose
 
 
-def _smooth(tube: Tube, pieces: Sequence[SideFit]) -> FloatArray:
+def _radius_mm(metal: MetalMap, pieces: Sequence[SideFit]) -> float:
+    """The median of the bare pieces; clamps and heads beside a piece make it look thicker."""
+    crowded = [
+        float(np.median(metal_beside(metal, _on_axis(piece), piece.radius_mm, 0.5 * metal.seed_hu))) for piece in pieces
+    ]
+    bare = [piece.radius_mm for piece, part in zip(pieces, crowded, strict=True) if part < CROWDED]
+    return float(np.median(bare or [piece.radius_mm for piece in pieces]))
+
+
+def _smooth(tube: Tube, pieces: Sequence[SideFit], loose: Sequence[FloatArray]) -> FloatArray:
     """(n, 3) a smooth line every 0.25 mm through the tube's centres, from head to foot."""
     from scipy.interpolate import UnivariateSpline
 
-    points = np.concatenate([_on_axis(piece) for piece in pieces])
+    points = np.concatenate([*(_on_axis(piece) for piece in pieces), *loose])
     along = line_direction(points) if len(pieces) == 1 else tube.points_lps_mm[-1] - tube.points_lps_mm[0]
     points = points[np.argsort(points @ along, kind="stable")]
     if points[0, 2] < points[-1, 2]:
@@ -135,18 +157,12 @@ def _bent(metal: MetalMap, near: FloatArray, level_hu: float) -> FloatArray:
     helper = np.array([1.0, 0.0, 0.0])
     side = np.cross(out, helper) / np.linalg.norm(np.cross(out, helper))
     ahead = np.arange(1, int(_EXTEND_MM / STEP_MM))[:, None] * STEP_MM
-    best: tuple[float, FloatArray] | None = None
-    for a in range(-2, 3):
-        for b in range(-1, 2):
-            bend = (a * side + b * np.cross(side, out)) * _BEND_PER_MM
-            line = near[-1] + ahead * out + ahead * ahead / 2 * bend
-            is_metal = metal.windows.sample(line[::4]) >= level_hu
-            run = len(is_metal) if is_metal.all() else int(np.argmin(is_metal))
-            score = run - 0.3 * float(np.hypot(a, b))
-            if best is None or score > best[0]:
-                best = score, line
-    assert best is not None
-    return best[1]
+    tries = [(a, b) for a in range(-2, 3) for b in range(-1, 2)]
+    bends = np.array([a * side + b * np.cross(side, out) for a, b in tries]) * _BEND_PER_MM
+    lines = near[-1] + ahead * out + ahead * ahead / 2 * bends[:, None]
+    is_metal = metal.windows.sample(lines[:, ::4].reshape(-1, 3)).reshape(len(lines), -1) >= level_hu
+    runs = np.where(is_metal.all(axis=1), is_metal.shape[1], np.argmin(is_metal, axis=1))
+    return np.asarray(lines[int(np.argmax(runs - 0.3 * np.hypot(*np.array(tries).T)))])
 
 
 def _core(metal: MetalMap, line: FloatArray, radius_mm: float, hu: tuple[float, float], psf: Psf) -> Core:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from spineimg.geometry import FloatArray
-from spineimg.implants.detect import DetectSettings, FoundScrew, Metal, find_metal
+from spineimg.implants.breach import BreachSettings, Outline, breach_notes, breach_of
+from spineimg.implants.detect import FoundScrew, Metal, find_metal
+from spineimg.implants.detect_settings import DetectSettings
 from spineimg.implants.given import GivenScrew
 from spineimg.implants.grade import grade
 from spineimg.implants.halo import HaloFit, fit_shell, gather
 from spineimg.implants.halo_settings import HaloSettings
 from spineimg.implants.hardening import Cylinder, HardeningSettings
 from spineimg.implants.hardening import Metal as Obstacles
-from spineimg.implants.levels import KnownVertebra
+from spineimg.implants.levels import KnownVertebra, axes_of
 from spineimg.implants.model import ImplantScreen, Progress, Screw
 from spineimg.implants.profile import Blur
 from spineimg.implants.texture import noise_texture
@@ -40,6 +42,7 @@ class ScreenSettings:
     halo: HaloSettings = field(default_factory=HaloSettings)
     hardening: HardeningSettings = field(default_factory=HardeningSettings)
     verdict: VerdictSettings = field(default_factory=VerdictSettings)
+    breach: BreachSettings = field(default_factory=BreachSettings)
 
 
 @one_blas_thread
@@ -54,7 +57,8 @@ def screen_implants(
 ) -> ImplantScreen:
     """Finds screws and rods, measures the zone around each screw and grades the construct.
 
-    shafts: screws marked by hand, refined instead of searched. vertebrae: those whose place is known, for the levels.
+    shafts: screws marked by hand, refined instead of searched. vertebrae: those whose place is known, for the levels,
+    and with an outline for what leaves them.
     tumour_levels: vertebrae with metastases, for the fixation length. progress: gets the part done, 0-1, and cancels by
     raising. Raises SeriesError for a series whose geometry does not allow measuring; what reading the scan raises
     passes through.
@@ -66,6 +70,7 @@ def screen_implants(
     obstacles = obstacles_of(metal)
     conditions = conditions_of(volume, metal)
     screws = _screws(metal, obstacles, conditions, chosen, tell)
+    screws = _with_breaches(screws, vertebrae, chosen.breach, tell)
     tell(1.0, "implants measured")
     return ImplantScreen(
         screws=tuple(screws),
@@ -76,6 +81,7 @@ def screen_implants(
             metal.rods,
             artifact_reduction=bool(volume.acquisition.metal_artifact_reduction),
             tumour_levels=tumour_levels,
+            breach=chosen.breach,
         ),
         notes=(*metal.notes, *_notes(volume)),
         settings=asdict(chosen),
@@ -132,7 +138,7 @@ def _screws(
             fits.append(pool.submit(fit_shell, shell, *job) if shell else None)
         screws = []
         for number, (found, fit) in enumerate(zip(metal.screws, fits, strict=True)):
-            tell(0.5 + 0.5 * number / len(metal.screws), f"measuring around {found.id}")
+            tell(0.5 + 0.48 * number / len(metal.screws), f"measuring around {found.id}")
             screws.append(_screw(found, fit.result() if fit else None, conditions, settings))
         return screws
     finally:
@@ -152,6 +158,29 @@ def _screw(found: FoundScrew, fit: HaloFit | None, conditions: Conditions, setti
         gaps=found.gaps,
         notes=(*found.notes, *notes_on(halo, found.id, settings.verdict)),
     )
+
+
+def _with_breaches(
+    screws: Sequence[Screw], vertebrae: Sequence[KnownVertebra], settings: BreachSettings, tell: Progress
+) -> list[Screw]:
+    """The screws with what of them lies outside their vertebrae, where those have outlines."""
+    known = {vertebra.level: vertebra for vertebra in vertebrae if vertebra.outline is not None}
+    outlines: dict[str, Outline | None] = {}
+    found = []
+    for screw in screws:
+        vertebra = known.get(screw.level or "")
+        if vertebra is None or vertebra.outline is None:
+            found.append(screw)
+            continue
+        if vertebra.level not in outlines:
+            tell(0.98, f"outlining {vertebra.level}")
+            outlines[vertebra.level] = vertebra.outline()
+        outline = outlines[vertebra.level]
+        breach = None if outline is None else breach_of(screw.shaft, outline, axes_of(vertebra, vertebrae))
+        notes = breach_notes(breach, screw.id, vertebra.level, settings)
+        mm = None if breach is None else breach.mm
+        found.append(replace(screw, breach_mm=mm, breach=breach, notes=(*screw.notes, *notes)))
+    return found
 
 
 def _notes(volume: CTVolume) -> list[Note]:

@@ -113,10 +113,9 @@ def find_thread(
     explained, wave, around, chosen_pitch = best
     part = explained / max(float(residuals @ residuals), 1e-12)
     transfer, length = float(transfers[chosen_pitch]), float(_PITCHES_MM[chosen_pitch])
-    crest = _crest_mm(wave, transfer)
     if part < chosen.least_explained or _CREST * float(np.hypot(*wave)) / transfer < chosen.least_mm:
         return Thread(explained=part)
-    return Thread(crest, length * abs(around), part, wave, length, around)
+    return Thread(_crest_mm(wave, transfer), length * abs(around), part, wave, length, around)
 
 
 def sharpened(

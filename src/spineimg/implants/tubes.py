@@ -15,6 +15,14 @@ import numpy as np
 from spineimg.geometry import FloatArray
 from spineimg.implants.metal_map import MetalMap
 
+_END_SPAN = 12
+_LEAN = 4
+"""Cross-sections (1 mm) that tell a tube's direction at its end, and those beside a mass that lean into it."""
+
+
+_TULIP, _FEWEST = 1.35, 3
+"""A piece of so many cross-sections wider than this part of the shaft is a tulip. Engineering choice."""
+
 
 class End(StrEnum):
     """Why a tube ends."""
@@ -99,10 +107,17 @@ class Tube:
     def radius_mm(self) -> float:
         return float(np.median(self.radii_mm))
 
-    def outward(self, end: int, span: int = 12) -> FloatArray:
-        """(3,) unit direction in which the tube leaves at its first (0) or last (1) end."""
-        points = self.points_lps_mm[:span][::-1] if end == 0 else self.points_lps_mm[-span:]
-        return line_direction(points)
+    def end_line(self, end: int) -> tuple[FloatArray, FloatArray]:
+        """Where a tube ends, (3,), and the unit direction in which it leaves, at its first (0) or last (1) end.
+
+        Beside a mass the cross-sections lean into it; the last of them only tell how far the tube goes.
+        """
+        inward = self.points_lps_mm if end == 0 else self.points_lps_mm[::-1]
+        lean = min(_LEAN, len(inward) // 3) if self.ends[end] is End.MASS else 0
+        used = inward[lean : lean + _END_SPAN]
+        out = line_direction(used[::-1])
+        middle = used.mean(axis=0)
+        return middle + ((inward[0] - middle) @ out) * out, out
 
     def end_point(self, end: int) -> FloatArray:
         return np.asarray(self.points_lps_mm[0 if end == 0 else -1])
@@ -249,6 +264,32 @@ class _Tracer:
         )
 
 
+def without_tulips(tube: Tube) -> Tube:
+    """The longest part of a shaft's tube without wide pieces: a small tulip is not too wide for a tube."""
+    parts = narrow_parts(tube)
+    return max(parts, key=lambda part: len(part.radii_mm)) if parts else tube
+
+
+def narrow_parts(tube: Tube) -> list[Tube]:
+    """The parts of a tube between its wide pieces, which are masses."""
+    usual = float(np.quantile(tube.radii_mm, 0.3))
+    wide = tube.radii_mm > max(_TULIP * usual, usual + 0.8)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], wide, [False]]).astype(np.int8)))
+    cut = np.zeros(len(wide), dtype=bool)
+    for a, b in zip(edges[::2], edges[1::2], strict=True):
+        cut[a:b] = b - a >= _FEWEST
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], cut, [True]]).astype(np.int8)))
+    return [
+        Tube(
+            tube.points_lps_mm[a:b],
+            tube.radii_mm[a:b],
+            (tube.ends[0] if a == 0 else End.MASS, tube.ends[1] if b == len(cut) else End.MASS),
+        )
+        for a, b in zip(edges[::2], edges[1::2], strict=True)
+        if b - a >= _FEWEST
+    ]
+
+
 def join_tubes(tubes: list[Tube], longest_gap_mm: float, widest_step_mm: float, sharpest_deg: float) -> list[Tube]:
     """Tubes of one line become one: ends that face each other, the nearest pair first."""
     tubes = list(tubes)
@@ -278,9 +319,9 @@ def _facing(
     one: Tube, end_one: int, other: Tube, end_other: int, widest_step_mm: float, sharpest_deg: float
 ) -> float | None:
     """Distance between two ends that continue each other, mm; None when they do not."""
-    way = other.end_point(end_other) - one.end_point(end_one)
+    (at_one, out_one), (at_other, out_other) = one.end_line(end_one), other.end_line(end_other)
+    way = at_other - at_one
     distance = float(np.linalg.norm(way))
-    out_one, out_other = one.outward(end_one), other.outward(end_other)
     if -(out_one @ out_other) < np.cos(np.radians(sharpest_deg)):
         return None
     forward = float(way @ (out_one - out_other)) / 2

@@ -21,6 +21,8 @@ from spineimg.implants.verdict_settings import VerdictSettings
 from spineimg.notes import Note
 from spineimg.volume import Sharpness
 
+_FEWEST_UPRIGHT = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -127,12 +129,7 @@ def refusal_by_scan(shaft: Shaft, conditions: Conditions, settings: VerdictSetti
 
 def _surface(fit: HaloFit, settings: VerdictSettings) -> _Surface:
     contrast = fit.bone_hu - fit.halo_hu
-    judged = (
-        (contrast >= settings.least_contrast_hu)
-        & (fit.bone_hu < 1500)
-        & (fit.voxels >= 8)
-        & (fit.misfit < settings.worst_misfit)
-    )
+    judged = (contrast >= settings.least_contrast_hu) & (fit.bone_hu < 1500) & (fit.voxels >= 8) & fit.known
     return _Surface(fit.width_mm, judged, fit.cells.depth_mm)
 
 
@@ -186,17 +183,15 @@ def _verdict(
     settings: VerdictSettings,
 ) -> tuple[Loosening, str]:
     """The verdict, and why it is not a plain one."""
-    median = float(np.median(surface.width_mm[surface.judged]))
     limit = settings.width_mm
     needed = min(settings.extent_mm, settings.extent_part * shaft.length_mm)
-
-    def loose(change: float, part_wide: float, part_judged: float) -> bool:
-        moved = surface.shifted(change)
-        return moved.coverage(limit) >= settings.coverage and moved.extent_mm(limit, part_wide, part_judged) >= needed
-
-    surely = loose(interval[0] - median, settings.depth_coverage, settings.depth_judged)
-    # Any piece may speak for a zone that cannot be excluded.
-    possibly = loose(interval[1] - median, min(1 / 3, settings.depth_coverage), 0.0)
+    covered = surface.coverage(limit)
+    long = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged) >= needed
+    wide = covered >= settings.coverage - settings.coverage_error
+    surely = wide and long and fit.evidence >= settings.evidence
+    # Half the way up the interval: single pieces are less certain than the screw, whose evidence counts as well.
+    upper = surface.shifted(0.5 * max(fit.shift_mm[1], 0.0)).coverage(limit)
+    narrow = covered < settings.coverage / 2 and upper < settings.coverage and fit.evidence < 0
     blurred = conditions.psf.fwhm_in_plane_mm > settings.widest_blur_mm
     if blurred and interval[0] < 1.5 * limit and interval[1] > 0.5 * limit:
         return Loosening.NOT_ASSESSED, (
@@ -204,25 +199,23 @@ def _verdict(
             "cannot be told"
         )
     if surely:
-        low, best, _ = fit.cranio_caudal_mm
-        if best < 0.8 * limit or low < 0.5 * limit:
+        if not _concentric(fit, surface, limit, settings):
             return Loosening.INDETERMINATE, (
                 "the zone is not seen above and below the screw, where streaks reach least: it may be a streak"
             )
         return Loosening.PRESENT, ""
-    if possibly and interval[0] > limit:
-        return (
-            Loosening.INDETERMINATE,
-            "a wide zone is seen, but not for certain over enough of the length of the screw",
-        )
-    if possibly:
+    if wide and fit.evidence >= settings.evidence:
         return Loosening.INDETERMINATE, (
-            f"the width of the zone is between {interval[0]:.1f} and {interval[1]:.1f} mm, "
-            f"on both sides of {limit:g} mm"
+            "a wide zone is seen, but not for certain over enough of the length of the screw"
         )
-    if fit.cranio_caudal_mm[0] > limit:
+    if not narrow:
         return Loosening.INDETERMINATE, (
-            "a zone is seen above and below the screw that the whole of its surface does not show"
+            f"the width of the zone is between {interval[0]:.1f} and {interval[1]:.1f} mm over most of the screw, and "
+            f"{100 * covered:.0f} % of its surface seem to have more than {limit:g} mm"
+        )
+    if fit.trajectory_hu is not None and fit.trajectory_hu < settings.faint_bone_hu:
+        return Loosening.INDETERMINATE, (
+            f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
         )
     part = float(np.mean(surface.judged))
     if part < settings.little_judged:
@@ -230,6 +223,15 @@ def _verdict(
             f"no wide zone is seen, but only {100 * part:.0f} % of the shaft's surface could be judged"
         )
     return Loosening.ABSENT, ""
+
+
+def _concentric(fit: HaloFit, surface: _Surface, limit: float, settings: VerdictSettings) -> bool:
+    """Whether the zone is seen above and below the screw too, as far as that can be judged."""
+    upright = np.abs(np.sin(np.radians(fit.cells.centers_deg))) > np.sin(np.pi / 4) - 1e-9
+    seen = surface.judged & upright
+    if np.count_nonzero(seen) < _FEWEST_UPRIGHT:
+        return False
+    return float(np.mean(surface.width_mm[seen] > limit)) >= 0.6 * settings.coverage
 
 
 def _regions(

@@ -27,6 +27,24 @@ class VerdictSettings:
             "help": "It must be that wide over at least this part of the surface that lies in bone.",
         },
     )
+    coverage_error: float = field(
+        default=0.1,
+        metadata={
+            "unit": "part",
+            "range": (0.0, 0.5),
+            "source": "phantoms: coverage reads up to 0.2 too low on loose screws, where cortex is near",
+            "help": "So much less is enough when the evidence for a wide zone is clear.",
+        },
+    )
+    evidence: float = field(
+        default=8.0,
+        metadata={
+            "unit": "",
+            "range": (0.0, 100.0),
+            "source": "tuning phantoms: at most 3 with less than 0.5 mm; 14 and more on three of five with 1.5 mm",
+            "help": "How much better wide forms must explain the whole screw than narrow ones, as a log likelihood.",
+        },
+    )
     extent_mm: float = field(
         default=10.0,
         metadata={
@@ -109,11 +127,11 @@ class VerdictSettings:
         },
     )
     least_contrast_hu: float = field(
-        default=30.0,
+        default=25.0,
         metadata={
             "unit": "HU",
             "range": (10.0, 100.0),
-            "source": "phantoms: below this, 1 mm leaves less than the noise",
+            "source": "engineering choice: less is lost in what hardening leaves",
             "help": "Bone must be so much brighter than what fills the zone.",
         },
     )
@@ -145,12 +163,21 @@ class VerdictSettings:
         },
     )
     softest_bone_hu: float = field(
-        default=80.0,
+        default=50.0,
         metadata={
             "unit": "HU",
-            "range": (50.0, 120.0),
+            "range": (40.0, 120.0),
             "source": "a zone holds 30-50 HU, and 1 mm of it leaves 8 HU of contrast in bone of 60 HU, simulated",
             "help": "In bone softer than this nothing is said.",
+        },
+    )
+    faint_bone_hu: float = field(
+        default=70.0,
+        metadata={
+            "unit": "HU",
+            "range": (50.0, 150.0),
+            "source": "phantoms: 1.25 mm in bone of 46 HU were not seen",
+            "help": "In bone softer than this `absent` is not said.",
         },
     )
     noisiest_hu: float = field(
@@ -162,17 +189,8 @@ class VerdictSettings:
             "help": "With larger residuals of the fit, streaks are too strong.",
         },
     )
-    worst_misfit: float = field(
-        default=1.5,
-        metadata={
-            "unit": "of the noise",
-            "range": (1.0, 5.0),
-            "source": "engineering choice",
-            "help": "Pieces of the surface with larger residuals (cortex, canal, joints nearby) are not judged.",
-        },
-    )
     least_part: float = field(
-        default=0.1,
+        default=0.2,
         metadata={
             "unit": "part",
             "range": (0.05, 1.0),

@@ -1,0 +1,151 @@
+"""What lies around a shaft, piece by piece: how noisy it is, how bright its bone, and where cortex begins.
+
+Metal and hardening taken off, the HU of each piece are put into rings. Cortex is where they rise far above the bone
+between it and the screw; what lies beyond it (canal, fat, muscle) says nothing about the screw and is left out. Noise
+is the spread within the rings, since streaks make it differ from piece to piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from spineimg.geometry import FloatArray
+from spineimg.implants.unrolled import BoolArray, IntArray
+
+NOWHERE_MM = 9.0
+"""Distance of a cortex that is not there."""
+_RING_MM = 0.5
+_QUIET_FROM_MM = 0.9
+"""Nearer, the metal's edge adds to the spread."""
+_SPREAD = 1.48 * 1.15
+"""Standard deviation over the median deviation from the median of a handful."""
+_LEAST_SD_HU = 8.0
+"""No scan is quieter. Engineering choice."""
+_FRONT = 0.5
+_BONE_HU = (60.0, 380.0)
+"""What counts as trabecular bone at first: muscle and canal are darker, cortex is brighter."""
+_SOFT_HU = (100.0, 30.0)
+"""Where bone reads less than the one, it may be as dark as the other."""
+_FEWEST = (3, 10)
+"""Voxels for a ring's HU, for a piece's noise."""
+_CORTEX = (120.0, 0.8)
+"""Cortex is this many HU, or this part of the bone's HU, brighter than bone. Engineering choice."""
+_PEAK_RINGS = 3
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Surroundings:
+    """All (cells,) but bone_hu, that of the whole screw. rings_hu: (cells, rings), nan where there are too few voxels.
+
+    cortex_mm: where it begins, from the outer thread; reach_mm: how far voxels are of use.
+    """
+
+    bone_hu: float
+    rings_hu: FloatArray
+    sd_hu: FloatArray
+    cortex_mm: FloatArray
+    reach_mm: FloatArray
+
+    @property
+    def has_cortex(self) -> BoolArray:
+        return np.asarray(self.cortex_mm < NOWHERE_MM)
+
+    def in_bone(self, halo_hu: float) -> BoolArray:
+        """(cells,) whether there is bone in the outer rings, or cortex on the way to them."""
+        outer = _row_medians(self.rings_hu[:, _PEAK_RINGS:])
+        return np.asarray(self.has_cortex | (outer > halo_hu + 0.35 * (self.bone_hu - halo_hu)))
+
+
+def look_around(
+    rest_hu: FloatArray,
+    shade: FloatArray,
+    away_mm: FloatArray,
+    piece: IntArray,
+    shape: tuple[int, int],
+    relative_sd: FloatArray,
+    reach_mm: FloatArray | None = None,
+) -> Surroundings:
+    """What is seen around a shaft.
+
+    rest_hu: (n,) HU without metal and hardening; shade: (n,) what of a voxel is not metal; away_mm: (n,) from the outer
+    thread; piece: (n,); shape: (depths, angles); relative_sd: (n,) what voxels expect of noise, 1 far from the metal;
+    reach_mm: from an earlier look, (cells,).
+    """
+    cells, first = shape[0] * shape[1], float(away_mm.min())
+    rings = int(np.ceil((away_mm.max() - first) / _RING_MM))
+    ring = np.minimum(((away_mm - first) / _RING_MM).astype(np.intp), rings - 1)
+    index, number = piece * rings + ring, np.arange(cells * rings)
+    own = np.maximum(shade, 0.3)
+    middle = np.asarray(ndimage.median(rest_hu / own, index, number))
+    known = np.bincount(index, minlength=cells * rings) >= _FEWEST[0]
+    rings_hu = np.where(known, middle, np.nan).reshape(cells, rings)
+    off = np.abs(rest_hu / own - middle[index]) * own / relative_sd
+    calm = away_mm > _QUIET_FROM_MM
+    if reach_mm is not None:
+        calm &= away_mm < reach_mm[piece]
+    sd = _noise(off[calm], piece[calm], shape)
+    front = rings_hu[int(_FRONT * shape[0]) * shape[1] :, _PEAK_RINGS:]
+    bone = _bone_hu(front, _BONE_HU[0])
+    if bone < _SOFT_HU[0]:
+        bone = _bone_hu(front, _SOFT_HU[1])
+    middle_mm = np.asarray(first + (np.arange(rings) + 0.5) * _RING_MM, dtype=np.float64)
+    cortex, reach = _cortex(rings_hu, bone, sd, middle_mm)
+    return Surroundings(bone, rings_hu, sd, cortex, reach)
+
+
+def _bone_hu(rings_hu: FloatArray, least_hu: float) -> float:
+    """Median of what may be trabecular bone; of everything where little may be."""
+    plausible = rings_hu[(rings_hu > least_hu) & (rings_hu < _BONE_HU[1])]
+    return float(np.median(plausible)) if len(plausible) >= 20 else float(np.nanmedian(rings_hu))
+
+
+def _noise(off: FloatArray, piece: IntArray, shape: tuple[int, int]) -> FloatArray:
+    """(cells,) noise, nowhere below that of the quietest fifth; where there are few voxels, that of the neighbours."""
+    cells = shape[0] * shape[1]
+    few = np.bincount(piece, minlength=cells) < _FEWEST[1]
+    if few.all():
+        return np.full(cells, max(_LEAST_SD_HU, float(np.median(off)) * _SPREAD if len(off) else 0.0))
+    found = np.asarray(ndimage.median(off, piece, np.arange(cells)), dtype=np.float64) * _SPREAD
+    found = np.maximum(found, max(_LEAST_SD_HU, float(np.percentile(found[~few], 20))))
+    grid = np.where(few, np.nan, found).reshape(shape)
+    for _ in range(sum(shape)):
+        missing = ~np.isfinite(grid)
+        if not missing.any():
+            break
+        around = np.pad(np.pad(grid, ((1, 1), (0, 0)), constant_values=np.nan), ((0, 0), (1, 1)), mode="wrap")
+        shifts = [around[i : i + shape[0], j : j + shape[1]] for i in range(3) for j in range(3)]
+        grid = np.where(missing, _row_medians(np.stack(shifts, axis=-1).reshape(cells, 9)).reshape(shape), grid)
+    return np.asarray(grid.ravel())
+
+
+def _row_medians(values: FloatArray) -> FloatArray:
+    """(n,) median of each row's finite values, nan where there are none."""
+    ordered = np.sort(values, axis=1)
+    count = np.isfinite(values).sum(axis=1)
+    low, high = np.maximum(count - 1, 0) // 2, count // 2
+    row = np.arange(len(values))
+    high = np.minimum(high, np.maximum(count - 1, 0))
+    return np.where(count > 0, (ordered[row, low] + ordered[row, high]) / 2, np.nan)
+
+
+def _cortex(
+    rings_hu: FloatArray, bone_hu: float, sd_hu: FloatArray, middle_mm: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """(cells,) where cortex begins, half way up its flank, and how far voxels are of use: up to its crest."""
+    filled = np.where(np.isfinite(rings_hu), rings_hu, -1e9)
+    bright = filled > (bone_hu + max(_CORTEX[0], _CORTEX[1] * bone_hu) + sd_hu / 2)[:, None]
+    # The innermost ring lies in the metal's own blur.
+    bright[:, 0] = False
+    cortex, reach = np.full(len(filled), NOWHERE_MM), np.full(len(filled), NOWHERE_MM)
+    for k in np.flatnonzero(bright.any(axis=1)):
+        first = int(bright[k].argmax())
+        crest = first + int(np.argmax(filled[k, first : first + _PEAK_RINGS]))
+        half = (bone_hu + filled[k, crest]) / 2
+        above = first + int(np.argmax(filled[k, first : crest + 1] >= half))
+        below = filled[k, above - 1] if filled[k, above - 1] > -1e9 else bone_hu
+        cortex[k] = middle_mm[above] - _RING_MM * (filled[k, above] - half) / max(filled[k, above] - below, 1.0)
+        reach[k] = middle_mm[crest] + 0.1
+    return cortex, reach

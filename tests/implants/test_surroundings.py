@@ -1,0 +1,87 @@
+"""What is seen around a shaft, and the widths that follow from the misfit of pieces."""
+
+import numpy as np
+import pytest
+
+from spineimg.implants.surroundings import NOWHERE_MM, Surroundings, look_around
+from spineimg.implants.widthfield import widths_from
+
+SHAPE = (8, 12)
+GRID = np.arange(0, 3.51, 0.25)
+
+
+def _look(cortex_mm: float | None = None, outside_hu: float | None = None, sd_hu: float = 10.0) -> Surroundings:
+    """Bone of 150 HU; in the first six sectors cortex, or something else all over, and three times the noise."""
+    random = np.random.default_rng(4)
+    count = 60
+    piece = np.repeat(np.arange(96), count)
+    away = random.uniform(0.4, 4.5, len(piece))
+    sd = np.where(piece % 12 < 6, 3 * sd_hu, sd_hu)
+    hu = np.full(len(piece), 150.0)
+    changed = piece % 12 < 6
+    if outside_hu is not None:
+        hu[changed] = outside_hu
+    if cortex_mm is not None:
+        hu[changed & (away > cortex_mm)] = 700.0
+        hu[changed & (away > cortex_mm + 0.8)] = -50.0
+    ones = np.ones(len(piece))
+    return look_around(hu + sd * random.normal(size=len(piece)), ones, away, piece, SHAPE, ones)
+
+
+def test_cortex_is_found_where_it_begins() -> None:
+    """Planted: the crest's distance in place of the flank's."""
+    seen = _look(cortex_mm=2.5)
+    assert seen.bone_hu == pytest.approx(150, abs=5)
+    assert seen.has_cortex.reshape(SHAPE)[:, :6].all()
+    assert not seen.has_cortex.reshape(SHAPE)[:, 6:].any()
+    assert seen.cortex_mm.reshape(SHAPE)[:, :6] == pytest.approx(np.full((8, 6), 2.5), abs=0.5)
+    assert (seen.reach_mm[seen.has_cortex] < 3.6).all()
+    assert (seen.reach_mm[~seen.has_cortex] == NOWHERE_MM).all()
+
+
+def test_noise_is_each_pieces_own() -> None:
+    """Planted: one noise for the whole screw."""
+    sd = _look().sd_hu.reshape(SHAPE)
+    assert np.median(sd[:, 6:]) == pytest.approx(10, rel=0.25)
+    assert np.median(sd[:, :6]) == pytest.approx(30, rel=0.25)
+
+
+def test_muscle_is_no_bone() -> None:
+    """Planted: bone told from the whole screw's mean."""
+    inside = _look(outside_hu=55.0).in_bone(40.0).reshape(SHAPE)
+    assert not inside[:, :6].any()
+    assert inside[:, 6:].all()
+
+
+def _cost(width_mm: float, sharp: float) -> np.ndarray:
+    return np.broadcast_to((sharp * (GRID - width_mm) ** 2)[:, None, None], (len(GRID), *SHAPE)).copy()
+
+
+def test_widths_follow_the_misfit() -> None:
+    nowhere, form = np.full(SHAPE, NOWHERE_MM), np.zeros(SHAPE)
+    found = widths_from(_cost(2.0, 20.0), GRID, nowhere, form, 0.7, 0.0)
+    assert found.quantile(0.5) == pytest.approx(np.full(SHAPE, 2.0), abs=0.05)
+    assert (found.quantile(0.9) > found.quantile(0.5)).all()
+    faint = widths_from(_cost(2.0, 2.0), GRID, nowhere, form, 0.0, 0.0)
+    assert np.ptp([faint.quantile(q)[0, 0] for q in (0.1, 0.9)]) > np.ptp([found.quantile(q)[0, 0] for q in (0.1, 0.9)])
+
+
+def test_neighbours_speak_for_a_piece_without_a_voice() -> None:
+    """Planted: neighbours asked along the shaft only, not around it."""
+    cost = _cost(2.0, 20.0)
+    cost[:, 3, :] = 0.0
+    cost[:, :, 5] = 0.0
+    nowhere, form = np.full(SHAPE, NOWHERE_MM), np.zeros(SHAPE)
+    found = widths_from(cost, GRID, nowhere, form, 2.0, 0.0).quantile(0.5)
+    assert found[3, 2] == pytest.approx(2.0, abs=0.2)
+    assert found[6, 5] == pytest.approx(2.0, abs=0.2)
+
+
+def test_no_zone_reaches_beyond_cortex_nor_holds_its_neighbours_back() -> None:
+    """Planted: a capped neighbour compared with the full width."""
+    cortex = np.full(SHAPE, NOWHERE_MM)
+    cortex[:, 4:6] = 0.9
+    cost, form = _cost(2.0, 1.0), np.full(SHAPE, 2.0)
+    found = widths_from(cost, GRID, cortex, form, 2.0, 0.2).quantile(0.5)
+    assert (found[:, 4:6] <= 1.2 + 0.13).all()
+    assert found[:, 6] == pytest.approx(found[:, 9], abs=0.15)
