@@ -14,8 +14,11 @@ import SimpleITK
 from spineimg import coding
 from spineimg.cli.exchange import source_of
 from spineimg.export.dicom import dicom_objects, write_dicom
+from spineimg.export.dicom_groups import Groups
 from spineimg.export.dicom_seg import segmentations
-from spineimg.export.dicom_segments import Segment, labelled_segments
+from spineimg.export.dicom_segments import Segment, segments_of
+from spineimg.vertebra.body import Body, EndplatePlane
+from spineimg.vertebra.described import body_to_dict
 from tests.export.dicom_cases import AXES_MM, CASES, SHAPE, Case, as_json, judge, make
 
 Mask = npt.NDArray[np.bool_]
@@ -130,16 +133,36 @@ def test_a_screw_is_its_cylinder_and_overlap_gets_an_object_of_its_own(cases: di
     path = next(p for p in write_dicom(tmp_path / "one", held) if p.name.startswith("seg-"))
     volume = int(masks(case, path)["L4-left"].sum()) * 0.7 * 0.9 * 1.5
     assert volume == pytest.approx(np.pi * (screw["diameter_mm"] / 2) ** 2 * 20.0, rel=0.05)
-    metal = np.zeros(SHAPE, dtype=np.uint8)
-    metal[20] = 1
-    extra = labelled_segments(metal, {1: ("metal", "metal", None), 2: ("absent", "metal", None)})
-    objects = dicom_objects(source_of(case.volume), document, segments=extra)
-    segs = [one for one in objects if one.Modality == "SEG"]
+    slice_20 = np.argwhere(np.arange(SHAPE[0])[:, None, None] * np.ones(SHAPE) == 20)
+    segments = [*segments_of(Groups(source_of(case.volume), document, "mark")), Segment("metal", "metal", slice_20)]
+    segs = segmentations(source_of(case.volume), segments, document, "mark")
     assert [len(one.SegmentSequence) for one in segs] == [7, 1]
     assert len({one.SOPInstanceUID for one in segs}) == 2
     assert len({one.SeriesInstanceUID for one in segs}) == 1
-    for path in write_dicom(tmp_path / "two", objects):
+    for path in write_dicom(tmp_path / "two", segs):
         judge(path)
+
+
+def test_a_body_is_the_prism_between_its_endplates(cases: dict[str, Case], tmp_path: Path) -> None:
+    """Volume of an elliptic prism with a wedge: area times the height in the middle. Planted: the inferior endplate's
+    side mixed up; the segment was empty."""
+    case = cases["axial"]
+    angle, turn = np.linspace(0, 2 * np.pi, 72, endpoint=False), np.radians(4.0)
+    center = case.lattice.lps(20, 30.0, 30.0)
+    up, tilted = np.array([0.0, 0.0, 1.0]), np.array([0.0, np.sin(turn), np.cos(turn)])
+    body = Body(
+        center, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), up, 24.0, 20.0, 16.5, 4.0,
+        EndplatePlane(center + 8.25 * up, tilted, 1.0), EndplatePlane(center - 8.25 * up, up, 1.0),
+        np.stack([12 * np.cos(angle), 10 * np.sin(angle)], axis=1), 0.9, (),
+    )  # fmt: skip
+    document = as_json(case.document)
+    document["vertebrae"][1]["body"] = body_to_dict(body)
+    segs = [one for one in dicom_objects(source_of(case.volume), document) if one.Modality == "SEG"]
+    found: dict[str, float] = {}
+    for path in write_dicom(tmp_path / "out", segs):
+        judge(path)
+        found |= {name: float(mask.sum()) * 0.7 * 0.9 * 1.5 for name, mask in masks(case, path).items()}
+    assert found["L4 body"] == pytest.approx(np.pi * 12 * 10 * 16.5, rel=0.03)
 
 
 def test_halos_rods_and_metal_are_segments(cases: dict[str, Case], tmp_path: Path) -> None:

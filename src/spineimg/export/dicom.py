@@ -18,7 +18,7 @@ from spineimg.errors import SpineImgError
 from spineimg.export.dicom_groups import Groups
 from spineimg.export.dicom_picture import secondary_capture
 from spineimg.export.dicom_seg import segmentations
-from spineimg.export.dicom_segments import Segment, segments_of
+from spineimg.export.dicom_segments import segments_of
 from spineimg.export.dicom_source import Source, fingerprint
 from spineimg.export.dicom_sr import check_observer, structured_report
 from spineimg.export.files import replacing
@@ -31,7 +31,6 @@ def dicom_objects(
     *,
     observer: str | None = None,
     picture: npt.NDArray[np.uint8] | None = None,
-    segments: Sequence[Segment] = (),
 ) -> list[Dataset]:
     """Everything that a result gives in DICOM: the report, the segmentations, and the key image where there is one.
 
@@ -50,7 +49,7 @@ def dicom_objects(
     name = None if observer is None else check_observer(observer)
     groups = Groups(source, document, mark)
     objects = [structured_report(source, document, mark, name)]
-    objects += segmentations(source, [*segments_of(groups), *segments], document, mark)
+    objects += segmentations(source, segments_of(groups), document, mark)
     if picture is not None:
         objects.append(secondary_capture(source, picture, document, mark))
     return objects

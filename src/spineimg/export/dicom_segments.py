@@ -1,4 +1,4 @@
-"""What of a result is shown as segments: ROIs, screws, rods, lucent zones, metal.
+"""What of a result is shown as segments: ROIs, vertebral bodies, screws, rods, lucent zones, metal.
 
 The ROI of an original slice is the voxels that were measured. The ROI of a resampled plane is the voxels whose centres
 lie within half a slice of the plane and, seen along its normal, in the ellipse: a sheet one voxel thick. A screw is the
@@ -7,12 +7,9 @@ voxels whose centres lie in the cylinder of its outer thread. Segments may overl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spineimg import coding
 from spineimg.coding import Code
@@ -23,6 +20,8 @@ from spineimg.export.overlay import metal_index
 from spineimg.export.restored import restored_screen
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.implants.model import ImplantScreen
+from spineimg.vertebra.body import Body
+from spineimg.vertebra.described import body_from_dict
 from spineimg.volume import CTVolume
 
 _EDGE = 1e-9
@@ -42,13 +41,19 @@ class Segment:
 
 
 def segments_of(groups: Groups) -> list[Segment]:
-    """The ROIs of a result, and what its implant screen found."""
+    """The ROIs of a result, the bodies that clicks found, and what its implant screen found."""
     volume = groups.source.volume
     found = [
         Segment(f"{plane.name} ROI", "roi", _roi_index(volume.geometry, plane), _site(plane.level))
         for planes in groups.planes
         for plane in planes
         if plane.ellipse is not None and plane.slices
+    ]
+    bodies = ((one["level"], one.get("body")) for one in groups.document["vertebrae"])
+    found += [
+        Segment(f"{level} body", "body", body_index(volume.geometry, body_from_dict(body)), _site(level))
+        for level, body in bodies
+        if body
     ]
     screen = restored_screen(groups.document)
     return found if screen is None else [*found, *implant_segments(volume, screen)]
@@ -63,23 +68,27 @@ def implant_segments(volume: CTVolume, screen: ImplantScreen) -> list[Segment]:
     return [*screws, *rods, *halos, Segment("metal", "metal", metal_index(volume))]
 
 
-def labelled_segments(
-    labels: npt.NDArray[np.integer[Any]], names: Mapping[int, tuple[str, str, str | None]]
-) -> list[Segment]:
-    """The labels of a map on the source's own lattice as segments.
-
-    labels: (slices, rows, columns). names: label -> (name, kind, level or None).
-    """
-    return [
-        Segment(name, kind, np.argwhere(labels == label), _site(level)) for label, (name, kind, level) in names.items()
-    ]
-
-
 def _site(level: str | None) -> Code | None:
     return coding.LEVEL_CODES.get(str(level))
 
 
 # -- voxels -----------------------------------------------------------------------------------------------------------
+
+
+def body_index(geometry: Geometry, body: Body) -> Index:
+    """(n, 3) voxels between the endplate planes of a body, within its outline at mid-height."""
+    from matplotlib.path import Path as Outline
+
+    edge = body.outline_mm @ body.axes[:2]
+    reach = 0.75 * body.height_mm + body.depth_mm * abs(np.sin(np.radians(body.wedge_deg)))
+    corners = body.center_lps_mm + np.concatenate([edge + sign * reach * body.cranial_lps for sign in (-1, 1)])
+    index = _box(geometry, corners)
+    places = geometry.lps_at(index)
+    under = (places - body.superior.point_lps_mm) @ body.superior.normal_lps <= 0
+    over = (places - body.inferior.point_lps_mm) @ body.inferior.normal_lps >= 0
+    index, places = index[under & over], places[under & over]
+    held: Index = index[Outline(body.outline_mm).contains_points((places - body.center_lps_mm) @ body.axes[:2].T)]
+    return held
 
 
 def _roi_index(geometry: Geometry, plane: Plane) -> Index:

@@ -20,6 +20,7 @@ from spineimg.export.files import replacing
 from spineimg.export.implants import screen_to_dict
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
+from spineimg.vertebra.described import body_to_dict
 from spineimg.vertebra.flags import Call, Flag
 from spineimg.vertebra.hu import SliceHU
 from spineimg.volume import Acquisition, SeriesInfo
@@ -107,6 +108,7 @@ def _vertebra(vertebra: VertebraResult) -> dict[str, Any]:
         "kept_fraction": hu.kept_fraction,
         "slices": [_slice(one) for one in hu.slices],
         "flag": None if vertebra.flag is None else _flag(vertebra.flag),
+        **({"body": body_to_dict(hu.body)} if hu.body is not None else {}),
         "notes": [_note(note) for note in all_notes(vertebra)],
     }
 

@@ -77,7 +77,6 @@ class ScrewView:
     extent_mm: float | None
     shape: str | None
     trajectory_hu: float | None
-    breach_mm: float | None
     n_gaps: int
     map: HaloMapView | None
     notes: tuple[Note, ...]

@@ -272,7 +272,6 @@ def _screw(one: Mapping[str, Any], clean: Cleaner) -> ScrewView:
         extent_mm=read.number(halo, "axial_extent_mm", where),
         shape=read.text(halo, "shape", where),
         trajectory_hu=read.number(one, "trajectory_hu", name),
-        breach_mm=read.number(one, "breach_mm", name),
         n_gaps=len(read.objects(one, "gaps", name)),
         map=_halo_map(plan, f"the halo map of {name}") if plan else None,
         notes=_notes(one, name, clean),

@@ -80,6 +80,12 @@ def screw_reason(screw: ScrewView) -> str:
     return f"Not assessed, because {given or 'no reason was recorded'}."
 
 
+def breaches(screw: ScrewView) -> list[str]:
+    """What stands beyond the vertebra by more than its outline is known."""
+    codes = ("wall_breach", "endplate_breach", "pedicle_breach")
+    return [note.text[:1].upper() + note.text[1:].rstrip(".") for note in screw.notes if note.code in codes]
+
+
 def worth(cutoff: Cutoff) -> list[dict[str, str]]:
     """One row for every version that the paper prints: rates, predictive values, and what they mean for 1000."""
     rows = []

@@ -14,6 +14,7 @@ from spineimg.implants.model import Grade, Halo, HaloMap, ImplantScreen, Looseni
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.sampling import SamplingSettings, tilt_deg
+from spineimg.vertebra.described import body_from_dict
 from spineimg.vertebra.flags import Call, Flag
 from spineimg.vertebra.hu import SliceHU, VertebraHU
 from spineimg.volume import CTVolume
@@ -108,6 +109,7 @@ def _vertebra(entry: Entry, geometry: Geometry) -> VertebraResult:
         kept_fraction=entry.get("kept_fraction"),
         slices=tuple(_slice(one, geometry) for one in entry["slices"]),
         notes=tuple(_note(note) for note in entry["notes"]),
+        body=body_from_dict(entry["body"]) if entry.get("body") else None,
     )
     known = Role(role) if role in set(Role) else None
     return VertebraResult(entry["level"], known, entry.get("confirmed"), hu, None if flag is None else _flag(flag))

@@ -6,7 +6,7 @@ from typing import Any
 
 from spineimg.geometry import FloatArray
 from spineimg.io.rois import SCHEMA
-from spineimg.vertebra.body import Body, EndplatePlane
+from spineimg.vertebra.described import body_to_dict
 from spineimg.vertebra.naming import NamedSpine
 
 
@@ -23,11 +23,11 @@ def levels_to_dict(named: NamedSpine, created: str, version: str) -> dict[str, A
                 "confirmed": one.confirmed,
                 "status": None,
                 "quality": round(one.body.quality, 3),
-                "body": _body(one.body),
+                "body": body_to_dict(one.body),
             }
             for one in named.vertebrae
         ],
-        "unnamed": [{"at": _numbers(body.center_lps_mm), "geometry": _body(body)} for body in named.unnamed],
+        "unnamed": [{"at": _numbers(body.center_lps_mm), "geometry": body_to_dict(body)} for body in named.unnamed],
         "notes": [{"code": note.code, "text": note.text, "about": note.about} for note in _all_notes(named)],
         "made_by": {"spineimg": version, "created": created},
     }
@@ -38,30 +38,6 @@ def _all_notes(named: NamedSpine) -> list[Any]:
 
     own = [replace(note, about=one.level) for one in named.vertebrae for note in one.body.notes]
     return [*named.notes, *own]
-
-
-def _body(body: Body) -> dict[str, Any]:
-    return {
-        "axes": {
-            "left": _numbers(body.left_lps, 6),
-            "posterior": _numbers(body.posterior_lps, 6),
-            "cranial": _numbers(body.cranial_lps, 6),
-        },
-        "width_mm": round(body.width_mm, 2),
-        "depth_mm": round(body.depth_mm, 2),
-        "height_mm": round(body.height_mm, 2),
-        "wedge_deg": round(body.wedge_deg, 2),
-        "superior": _plane(body.superior),
-        "inferior": _plane(body.inferior),
-    }
-
-
-def _plane(plane: EndplatePlane) -> dict[str, Any]:
-    return {
-        "point": _numbers(plane.point_lps_mm),
-        "normal": _numbers(plane.normal_lps, 6),
-        "concavity_mm": round(plane.concavity_mm, 2),
-    }
 
 
 def _numbers(vector: FloatArray, digits: int = 3) -> list[float]:
