@@ -27,7 +27,7 @@ unit:
 
 # The plugin's tests need a window: a virtual screen, where xvfb-run is there.
 PLUGIN_TESTS := LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1366x768x24" \
-  $(BIN)/python -m pytest plugins/napari_spineimg/tests
+  $(BIN)/python -m pytest -m "not slow" plugins/napari_spineimg/tests
 plugin:
 	@tools/setup.sh test
 	@if command -v xvfb-run >/dev/null 2>&1; then \
@@ -50,6 +50,9 @@ bench:
 	@tools/setup.sh bench
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.batch
+	@if command -v xvfb-run >/dev/null 2>&1; then \
+	  LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1366x768x24" $(BIN)/python -m benchmarks.plugin; \
+	else echo "bench: xvfb-run is missing (package xvfb), the plugin is not timed" >&2; fi
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis spineimg-demo

@@ -95,7 +95,7 @@ def implants() -> None:
     while widget.run.running or widget.stop.isEnabled():
         settle(0.1)
     widget.table.selectRow(1)
-    zoom(viewer, widget.room.point_lps_mm, 5.0)
+    zoom(viewer, widget.room.point_lps_mm * (0.0, 1.0, 1.0), 5.0)
     shot(viewer, "implants")
     widget.views.resize(760, 520)
     settle()

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
 import scans
+from qtpy.QtWidgets import QApplication
+from spineimg.anatomy import Construct
 from spineimg.errors import SeriesError
+from spineimg.export.implants import SCREW_COLUMNS, screw_rows
+from spineimg.export.json import result_to_dict
+from spineimg.export.table import write_table
 from spineimg.implants.given import GivenScrew
 from spineimg.implants.model import Grade, Halo, HaloMap, ImplantScreen, Loosening, Rod, Screw, Shaft
+from spineimg.results import CaseResult
 
 from napari_spineimg.implant_layer import colour_of
 from napari_spineimg.screening import Screening
-from napari_spineimg.screw_views import across_view, along_views
+from napari_spineimg.screw_views import across_view, along_views, one_mm_line
 
 CENTER = scans.body_center("L2")
 
@@ -52,10 +59,9 @@ class StandIn:
             progress(0.5, "measuring")
         shafts = [as_shaft(mark) for mark in screws] or [shaft(1.0), shaft(-1.0)]
         calls = [Loosening.PRESENT, Loosening.NOT_ASSESSED, Loosening.ABSENT]
-        found = tuple(
-            Screw(f"screw-{n + 1}", one, Halo(True, 1.4, 1.9, 0.4, 20.0, (1.1, 1.7), map=halo_map()), calls[n % 3])
-            for n, one in enumerate(shafts)
-        )
+        level = rois.vertebrae[0].level if rois is not None else None
+        halo = Halo(True, 1.4, 1.9, 0.4, 20.0, (1.1, 1.7), map=halo_map())
+        found = tuple(Screw(f"screw-{n + 1}", one, halo, calls[n % 3], level=level) for n, one in enumerate(shafts))
         rod = Rod("left", (tuple(CENTER + [24, 45, 60]), tuple(CENTER + [24, 45, -60])), 5.5)
         return ImplantScreen(found, (rod,), (), Grade(1, "Silva type 1", reasons=("screw-1: loose",)))
 
@@ -130,6 +136,54 @@ def test_screws_are_shown_corrected_and_added(screening: Any) -> None:
     assert widget.table.rowCount() == 0
 
 
+def test_screws_and_vertebrae_agree(screening: Any, tmp_path: Any) -> None:
+    """Ends are proposed from the screws, a vertebra that bears one is never flagged, changed names are said to be old,
+    and the files are the command line's. Planted: LIV flagged though screws lie in it; levels of the run before."""
+    hand, widget, _, run = screening
+    hu = hand.open("Vertebral HU")
+    hu.measure("L2", CENTER)
+    run()
+    assert widget.propose.text() == "Take UIV L2 and LIV L2 from the screws"
+    widget.propose.click()
+    assert not widget.propose.isVisibleTo(widget)
+    assert hu.session.state.rois.construct == Construct("L2", "L2")
+    flag = hu.session.vertebra("L2").flag
+    assert flag.call == "not_assessed"
+    assert "marked as instrumented" in flag.text
+    assert "because the vertebra is marked as instrumented" in hu.banner.numbers.text()
+    assert hu.session.state.roi("L2").status is None
+    assert "run the screen again" not in widget.grade.text()
+    hu.session.rename("L2", "L3")
+    assert "run the screen again" in widget.grade.text()
+    hu.undo()
+    assert "run the screen again" not in widget.grade.text()
+
+    for kind in ("screws_csv", "screws_json"):
+        widget.export(kind, str(tmp_path / kind))
+        assert widget.message.text().startswith("Written")
+    result = CaseResult(
+        series=hu.session.result.series,
+        n_slices=hu.session.result.n_slices,
+        spacing_mm=hu.session.result.spacing_mm,
+        acquisition=hu.session.result.acquisition,
+        vertebrae=(),
+        notes=hand.room.study.volume.notes,
+        implants=widget.screen,
+    )
+    write_table(tmp_path / "core.csv", screw_rows(result_to_dict(result, datetime.now(UTC)), "clean"), SCREW_COLUMNS)
+    assert (tmp_path / "screws_csv").read_bytes() == (tmp_path / "core.csv").read_bytes()
+    widget.copy_table()
+    assert QApplication.clipboard().text().splitlines()[1].startswith("screw-1\t▼ present\t1.4\t1.1–1.7")
+    widget.copy_report()
+    assert "2 screws; loosening" in QApplication.clipboard().text()
+
+    # A click on the picture is not for the vertebrae while ends are moved.
+    widget.move.setChecked(True)
+    before = hu.session.state
+    hand.click(CENTER)
+    assert hu.session.state is before
+
+
 def test_bad_scan_is_one_sentence(qtbot: Any) -> None:
     run = Screening()
 
@@ -138,7 +192,7 @@ def test_bad_scan_is_one_sentence(qtbot: Any) -> None:
 
     run.function = refuse
     with qtbot.waitSignal(run.failed, timeout=5000) as said:
-        run.start(None, None, ())
+        run.screen(None, None, ())
     assert said.args == ["the series was refused"]
     run.close()
 
@@ -157,6 +211,15 @@ def test_views_hold_the_shaft() -> None:
     np.testing.assert_allclose(np.abs(np.cross(across.right_lps, across.down_lps) @ one.direction_lps), 1.0)
     np.testing.assert_allclose(across.center_lps_mm, head + 0.25 * (tip - head))
     assert across.letters[2:] == ("H", "F")
+
+
+def test_one_mm_line_runs_between_wide_and_narrow() -> None:
+    """Around one wide cell, also over the seam of the angles, and not towards what is unknown. Planted: no seam."""
+    width = np.ma.masked_invalid(np.array([[0.2, 0.3, 0.4], [0.2, 0.3, 1.6], [0.2, 0.3, np.nan]]))
+    pieces = one_mm_line(width, np.arange(4.0), np.arange(4.0))
+    assert sorted(pieces) == sorted(
+        [[(1.0, 2.0), (1.0, 3.0)], [(1.0, 2.0), (2.0, 2.0)], [(1.0, 0.0), (2.0, 0.0)], [(1.0, 3.0), (2.0, 3.0)]]
+    )
 
 
 def test_verdicts_differ_in_colour() -> None:

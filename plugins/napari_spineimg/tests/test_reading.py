@@ -95,7 +95,7 @@ def test_windows_by_key(reading: Any) -> None:
     for key, window in zip((Qt.Key.Key_2, Qt.Key.Key_3, Qt.Key.Key_4, Qt.Key.Key_1), (1, 2, 3, 0), strict=True):
         hand.press(key, Qt.KeyboardModifier.AltModifier)
         assert tuple(layer.contrast_limits) == windows.WINDOWS[window].limits_hu
-    assert "W 1800 L 400 (bone)" in hand.viewer.canvas.overlays["spineimg_facts"].text
+    assert "W 1800 L 400\nbone" in hand.viewer.canvas.overlays["spineimg_facts"].text
 
 
 def test_first_picture_needs_one_slice(scan: Callable[[str], Path]) -> None:

@@ -59,7 +59,7 @@ def test_bad_steps_change_nothing(session: Session) -> None:
         session.rename("L2", "X9")
     assert session.state is before
     missed = session.click("L3", scans.body_center("L3") + [0.0, 60.0, 0.0])
-    assert not missed.hu.slices
+    assert "no vertebral body was found" in missed[0].text
     assert session.state is before
 
 
@@ -93,11 +93,9 @@ def test_spine_is_named_from_a_confirmed_level(session: Session) -> None:
     from napari_spineimg.naming import named_spine
 
     session.click("L2", scans.body_center("L2"))
-    try:
-        rois = named_spine(session.volume, "L2", scans.body_center("L2"))
-    except RoiError as error:
-        pytest.skip(f"the core does not name this small spine: {error}")
+    placed = named_spine(session.volume, "L2", scans.body_center("L2"), lambda part, what: None)
     mine = session.state.roi("L2")
-    session.add_named(rois)
+    session.add_named(placed)
     assert session.state.roi("L2") is mine
+    assert len(session.state.levels) > 1
     assert all(one.confirmed is False for one in session.state.rois.vertebrae if one.level != "L2")

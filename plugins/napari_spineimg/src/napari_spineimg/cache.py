@@ -61,6 +61,10 @@ class CachedSource:
 
     # -- reading ahead ------------------------------------------------------------------------------------------------
 
+    def kept(self, k: int) -> HUArray | None:
+        """Slice k where it is in memory."""
+        return self._kept[k]
+
     @property
     def loaded(self) -> npt.NDArray[np.bool_]:
         """(slices,) True where a slice is in memory."""
@@ -113,7 +117,7 @@ class LoadedOnly:
         self._cache = cache
 
     def read(self, k: int) -> HUArray:
-        hu = self._cache._kept[k]
+        hu = self._cache.kept(k)
         if hu is None:
             raise PixelError(f"slice {k} is not read yet")
         return hu

@@ -14,7 +14,8 @@ from spineimg.errors import SpineImgError
 from napari_spineimg import dialogs, outputs, texts
 from napari_spineimg.agreement_view import AgreementDialog
 from napari_spineimg.hu_parts import level_names
-from napari_spineimg.session import Session, attempt
+from napari_spineimg.naming import Named, named_spine
+from napari_spineimg.session import Session, attempt, own_cutoff
 
 if TYPE_CHECKING:
     from napari_spineimg.hu_widget import HuWidget
@@ -64,7 +65,7 @@ class HuActions:
         study, room = self._widget.room.study, self._widget.room
         if not where or study is None:
             return
-        if self._try(lambda session: outputs.write(kind, where, session, study.name, room.screen)):
+        if self._try(lambda session: outputs.write(kind, where, session, study.case, room.screen)):
             self._widget.say(f"Written: {where}")
 
     def copy_table(self) -> None:
@@ -81,18 +82,18 @@ class HuActions:
             self._try(lambda session: session.load(where))
 
     def name_spine(self) -> None:
-        """Finds and names the vertebrae above and below the level in hand, which is confirmed."""
-        level = self._widget.current
+        """Finds and names the vertebrae above and below the level in hand, which is confirmed, in the background."""
+        level, session = self._widget.current, self._widget.session
+        roi = session.state.roi(level) if level and session is not None else None
+        if session is None or roi is None or roi.center_lps_mm is None:
+            self._widget.say("click one body first and give it its right name: the others are counted from it")
+            return
+        volume, point, name = session.volume, roi.center_lps_mm, roi.level
+        self._widget.naming.start(partial(named_spine, volume, name, point))
 
-        def step(session: Session) -> None:
-            roi = session.state.roi(level) if level else None
-            if level is None or roi is None or roi.center_lps_mm is None:
-                raise SpineImgError("click one body first and give it its right name: the others are counted from it")
-            from napari_spineimg.naming import named_spine
-
-            session.add_named(named_spine(session.volume, level, roi.center_lps_mm))
-
-        self._try(step)
+    def spine_named(self, placed: list[Named]) -> None:
+        """Enters the vertebrae that were found."""
+        self._try(lambda session: session.add_named(placed))
 
     def change_cutoff(self) -> None:
         session = self._widget.session
@@ -111,7 +112,7 @@ class HuActions:
 
     def set_cutoff(self, value_hu: float, source: str) -> None:
         """A cutoff of the reader's own; the flag then names its source everywhere."""
-        own = outputs.own_cutoff(value_hu, source)
+        own = own_cutoff(value_hu, source)
         self._try(lambda session: session.set_cutoffs((own,)))
 
     def state(self) -> None:

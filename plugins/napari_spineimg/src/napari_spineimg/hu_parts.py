@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QFontInfo
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFrame,
@@ -29,10 +31,10 @@ class FlagBanner(QFrame):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.head, self.numbers = QLabel(), QLabel()
-        for label, style in ((self.head, "font-weight: 700; font-size: 12pt;"), (self.numbers, "font-size: 10pt;")):
+        self._colour, self._look = _PLAIN, ("", 0)
+        for label in (self.head, self.numbers):
             label.setWordWrap(True)
             label.setTextFormat(Qt.TextFormat.PlainText)
-            label.setStyleSheet(f"color: white; background: transparent; {style}")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 8)
         layout.setSpacing(2)
@@ -55,7 +57,25 @@ class FlagBanner(QFrame):
     def _show(self, head: str, numbers: str, colour: str) -> None:
         self.head.setText(head)
         self.numbers.setText(numbers)
-        self.setStyleSheet(f"FlagBanner {{ background-color: {colour}; border-radius: 5px; }}")
+        self._colour = colour
+        self._dress()
+
+    def _dress(self) -> None:
+        """Colour, and a head line larger than the text of the window, whatever size that has."""
+        size = QFontInfo(self.numbers.font()).pixelSize()
+        look = (self._colour, size)
+        if look != self._look:  # a style sheet takes longer than all else here
+            self._look = look
+            self.setStyleSheet(
+                f"FlagBanner {{ background-color: {self._colour}; border-radius: 5px; }}"
+                "FlagBanner QLabel { color: white; background: transparent; }"
+            )
+            self.head.setStyleSheet(f"font-weight: 700; font-size: {round(1.3 * size)}px;")
+
+    def changeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._dress()
 
 
 class VertebraTable(QTableWidget):
@@ -75,7 +95,6 @@ class VertebraTable(QTableWidget):
         self.setToolTip("Choose a row to go there; press the right button to name, mark or remove a vertebra")
         header = self.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setStretchLastSection(True)
         self.setMinimumHeight(110)
         self.itemSelectionChanged.connect(self._emit)
 
@@ -106,6 +125,14 @@ class VertebraTable(QTableWidget):
         """New numbers in the row of one level."""
         if vertebra.level in self._levels:
             self.show_row(self._levels.index(vertebra.level), vertebra)
+
+    def clear_live(self) -> None:
+        """Takes the numbers out of the table until it is filled again."""
+        for row in range(self.rowCount()):
+            for column in range(1, self.columnCount()):
+                item = self.item(row, column)
+                if item is not None:
+                    item.setText(texts.DASH)
 
     def show_row(self, row: int, vertebra: VertebraResult) -> None:
         tip = "\n".join(texts.notes_of(vertebra))

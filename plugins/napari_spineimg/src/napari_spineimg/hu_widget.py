@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
+    QApplication,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QPlainTextEdit,
     QPushButton,
-    QScrollArea,
     QTabWidget,
     QToolButton,
     QVBoxLayout,
@@ -23,11 +24,12 @@ from qtpy.QtWidgets import (
 from spineimg.anatomy import Role
 from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray
+from spineimg.notes import Note
 from spineimg.results import VertebraResult
 from spineimg.rois import Ellipse
-from spineimg.vertebra.body import Body, BodyNotFoundError, find_body
 
 from napari_spineimg.dialogs import keys_text
+from napari_spineimg.docked import Docked, scrolling
 from napari_spineimg.hu_actions import HuActions
 from napari_spineimg.hu_parts import FlagBanner, VertebraTable, level_names
 from napari_spineimg.profile import Profile
@@ -35,21 +37,27 @@ from napari_spineimg.roi_layer import RoiLayer
 from napari_spineimg.roi_shapes import ring, shifted
 from napari_spineimg.room import room_of
 from napari_spineimg.session import Session, attempt
-from napari_spineimg.sessions import READERS
-from napari_spineimg.texts import notes_of, why_not
+from napari_spineimg.sessions import READERS, Sessions
+from napari_spineimg.texts import notes_of
+from napari_spineimg.work import Work
+
+_EDITING = "ellipses"
+_WIDTH_CHARS = 48
 
 
-class HuWidget(QWidget):
+class HuWidget(Docked):
     """The reader's desk. All numbers come from the session, which has them from the core."""
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.room = room_of(napari_viewer)
-        self.rois = RoiLayer(self.room, self._dragged, self._edited, self.say)
+        self.rois = RoiLayer(self.room, self._dragged, self._edited, self._not_edited, self._stuck)
+        self.naming = Work(self)
         self.current: str | None = None
         self._missed: tuple[str, FloatArray] | None = None
-        self._bodies: dict[tuple[str, tuple[float, ...]], Body] = {}
         self._session: Session | None = None
+        self._heard: WeakSet[Sessions] = WeakSet()
+        """Sessions that are listened to."""
         self._build()
         self.actions_ = HuActions(self)
         self._connect()
@@ -86,14 +94,7 @@ class HuWidget(QWidget):
         layout.addWidget(self.table, 1)
         layout.addLayout(self._history_row())
         layout.addWidget(self.tabs, 1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setWidget(inner)
-        area.setFrameShape(QScrollArea.Shape.NoFrame)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(340)
+        scrolling(self, inner, _WIDTH_CHARS)
 
     def _mode_row(self) -> QHBoxLayout:
         self.clicking, self.adjusting = QPushButton("Click bodies"), QPushButton("Adjust ellipses")
@@ -142,7 +143,8 @@ class HuWidget(QWidget):
         room = self.room
         room.study_changed.connect(self._study_changed)
         room.clicked.connect(self._clicked)
-        room.takes_clicks = self._takes_clicks
+        room.said.connect(self.say)
+        room.viewer.layers.events.removed.connect(self._layer_removed)
         self.clicking.clicked.connect(partial(self.adjust, False))
         self.adjusting.clicked.connect(partial(self.adjust, True))
         self.by_hand.clicked.connect(self._place_by_hand)
@@ -154,6 +156,10 @@ class HuWidget(QWidget):
         for box in (self.uiv, self.liv):
             box.activated.connect(self._construct_chosen)
         self.reader.activated.connect(self._reader_chosen)
+        self.naming.progressed.connect(lambda part, what: self.say(f"{what} {part:.0%}"))
+        self.naming.finished.connect(self.actions_.spine_named)
+        self.naming.failed.connect(self.say)
+        self.naming.cancelled.connect(lambda: self.say(""))
         for key, press in self._keys().items():
             room.viewer.bind_key(key, press, overwrite=True)
 
@@ -166,6 +172,30 @@ class HuWidget(QWidget):
             "Alt-Z": lambda viewer: self.undo(),
             "Alt-Y": lambda viewer: self.redo(),
         }
+
+    def leave(self) -> None:
+        """Takes the ROI layers and the keys away; what was measured is kept."""
+        room = self.room
+        self.naming.close()
+        room.study_changed.disconnect(self._study_changed, missing_ok=True)
+        room.clicked.disconnect(self._clicked, missing_ok=True)
+        room.said.disconnect(self.say, missing_ok=True)
+        for sessions in self._heard:
+            sessions.said.disconnect(self.say, missing_ok=True)
+            for session in sessions.by_reader.values():
+                session.changed.disconnect(self._changed, missing_ok=True)
+        self.rois.leave()
+        room.editing.discard(_EDITING)
+        room.show_rois({}, None)
+        if room.viewer is not None:
+            room.viewer.layers.events.removed.disconnect(self._layer_removed)
+            for key in self._keys():
+                room.viewer.bind_key(key, None)
+
+    def _layer_removed(self, event: Any) -> None:
+        """Someone removed the ROIs' layer by hand: it is drawn again, since its numbers are still shown."""
+        if self._session is not None and event.value in (self.rois.layer, self.rois.outlines):
+            QTimer.singleShot(0, self, self._changed)
 
     # -- the study and its readers ------------------------------------------------------------------------------------
 
@@ -180,8 +210,10 @@ class HuWidget(QWidget):
 
     def _study_changed(self) -> None:
         sessions = self.room.sessions
-        self._bodies, self._missed, self.current = {}, None, None
+        self.naming.close()
+        self._missed, self.current = None, None
         self.by_hand.hide()
+        self.adjust(False)
         self.setEnabled(sessions is not None)
         if sessions is None:
             self.rois.close()
@@ -191,12 +223,16 @@ class HuWidget(QWidget):
             return
         self.say("")
         self.rois.open()
+        self.reader.setCurrentIndex(READERS.index(sessions.active))
         self._take(sessions.session)
-        if sessions.restored:
+        if sessions.active in sessions.restored:
             self.say("Your last session on this CT was restored. Undo starts afresh.")
-        for session in sessions.by_reader.values():
-            session.changed.connect(self._changed)
-        sessions.said.connect(self.say)
+            sessions.restored = ()
+        if sessions not in self._heard:
+            self._heard.add(sessions)
+            sessions.said.connect(self.say)
+            for session in sessions.by_reader.values():
+                session.changed.connect(self._changed)
 
     def _take(self, session: Session) -> None:
         self._session = session
@@ -205,6 +241,8 @@ class HuWidget(QWidget):
 
     def _reader_chosen(self, number: int) -> None:
         if self.room.sessions is not None:
+            self.naming.close()
+            self._missed = None
             self.room.sessions.switch(READERS[number])
             self.say("")
             self.by_hand.hide()
@@ -216,10 +254,8 @@ class HuWidget(QWidget):
         """Lets the reader take hold of ellipses, or click bodies."""
         self.adjusting.setChecked(on)
         self.clicking.setChecked(not on)
+        (self.room.editing.add if on else self.room.editing.discard)(_EDITING)
         self.rois.adjust(on)
-
-    def _takes_clicks(self) -> bool:
-        return not self.adjusting.isChecked()
 
     def _clicked(self, point_lps_mm: FloatArray) -> None:
         if self._session is not None and self.clicking.isChecked() and self.isVisible():
@@ -232,14 +268,19 @@ class HuWidget(QWidget):
             return
         self.say("")
         self.by_hand.hide()
-        found: list[VertebraResult] = []
+        found: list[tuple[Note, ...]] = []
         previous, self.current = self.current, level
-        if not attempt(lambda: found.append(session.click(level, point_lps_mm)), self.say):
+        QApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)  # bodies that need their neighbours take seconds
+        try:
+            entered = attempt(lambda: found.append(session.click(level, point_lps_mm)), self.say)
+        finally:
+            QApplication.restoreOverrideCursor()
+        if not entered:
             self.current = previous
-        elif session.state.roi(level) is None or not found[0].hu.slices:
+        elif not session.ellipses(level) or session.state.placed.get(level) != found[0]:
             self.current = previous
             self._missed = (level, point_lps_mm)
-            self.say(f"{level}: {why_not(found[0])}.")
+            self.say(f"{level}: {'; '.join(note.text for note in found[0])}.")
             self.by_hand.show()
 
     def _place_by_hand(self) -> None:
@@ -260,11 +301,17 @@ class HuWidget(QWidget):
         try:
             vertebra = self._session.try_ellipses(level, ellipses)
         except SpineImgError as error:
-            self.say(str(error))
+            self._stuck(str(error))
             return
         self.current = level
         self.table.show_live(vertebra)
         self.banner.show_vertebra(self._for_banner(vertebra))
+
+    def _stuck(self, why: str) -> None:
+        """An ellipse is held where it cannot be measured: no number may stand beside it."""
+        self.say(why)
+        self.table.clear_live()
+        self.banner.show_vertebra(None)
 
     def _edited(self, level: str, ellipses: tuple[Ellipse, ...]) -> None:
         session = self._session
@@ -273,6 +320,11 @@ class HuWidget(QWidget):
         self.current = level
         if not attempt(lambda: session.edit(level, ellipses), self.say):
             self._changed()
+
+    def _not_edited(self, why: str) -> None:
+        """Shows what is entered in place of what was shown while an ellipse was moved."""
+        self._changed()
+        self.say(why)
 
     def shift_plane(self, steps: int) -> None:
         """Moves the ellipse in hand along its normal, by so many slices towards the head."""
@@ -363,17 +415,7 @@ class HuWidget(QWidget):
 
     def _rings(self, session: Session | None) -> list[FloatArray]:
         """Outline of the body in hand in the planes of its ellipses, where the core finds it from the click."""
-        roi = session.state.roi(self.current) if session is not None and self.current else None
-        if session is None or roi is None or roi.center_lps_mm is None:
+        body = session.body(self.current) if session is not None and self.current else None
+        if session is None or self.current is None or body is None:
             return []
-        key = (roi.level, tuple(roi.center_lps_mm))
-        if key not in self._bodies:
-            try:
-                self._bodies[key] = find_body(session.volume, roi.center_lps_mm)
-            except BodyNotFoundError:
-                return []
-        return [ring(self._bodies[key], ellipse) for ellipse in roi.ellipses]
-
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        self.rois.close()
-        super().closeEvent(event)
+        return [ring(body, ellipse) for ellipse in session.ellipses(self.current)]

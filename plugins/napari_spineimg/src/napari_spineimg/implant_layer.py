@@ -9,7 +9,8 @@ import numpy as np
 from spineimg.geometry import FloatArray
 from spineimg.implants.model import ImplantScreen, Loosening
 
-from napari_spineimg.roi_shapes import ShapeFrame, flattened
+from napari_spineimg.fixed import fix
+from napari_spineimg.roi_shapes import ShapeFrame, flattened, put_on_slice
 from napari_spineimg.room import Room
 
 NAME = "Implants"
@@ -41,7 +42,8 @@ class ImplantLayer:
         self._drawing = False
         self.layer: Any = None
         dims = room.viewer.dims.events
-        for event in (dims.current_step, dims.order, dims.ndisplay):
+        dims.point.connect(self._follow_slice, position="first")
+        for event in (dims.order, dims.ndisplay):
             event.connect(self._follow_view)
 
     @property
@@ -55,6 +57,15 @@ class ImplantLayer:
             self.layer.events.data.disconnect(self._changed)
             self._room.viewer.layers.remove(self.layer)
         self.layer, self._screws, self._rods, self._drawn = None, [], [], []
+
+    def leave(self) -> None:
+        """Takes the layer away for good."""
+        self.close()
+        if self._room.viewer is not None:
+            dims = self._room.viewer.dims.events
+            dims.point.disconnect(self._follow_slice)
+            for event in (dims.order, dims.ndisplay):
+                event.disconnect(self._follow_view)
 
     def draw(self, screen: ImplantScreen | None, chosen: str | None) -> None:
         """Shows a screen; the chosen screw is thicker."""
@@ -98,6 +109,7 @@ class ImplantLayer:
             name=NAME, ndim=3, scale=frame.scale, translate=frame.translate, units=("mm", "mm", "mm"), opacity=0.9
         )
         self._room.lend_status(self.layer)
+        fix(self.layer, frame.scale, frame.translate, self._room.said.emit)
         self.layer.events.data.connect(self._changed)
         viewer.layers.selection.active = active
 
@@ -114,16 +126,21 @@ class ImplantLayer:
             rods = [_piece(rod, at) for rod in rods]
         return screws + [flattened(rod, across, at) for rod in rods]
 
+    def _follow_slice(self, event: Any = None) -> None:
+        """Puts what reaches the slice that is about to be shown onto it."""
+        if self._open and not self._drawing and self._drawn and len(self.layer.data) == len(self._drawn):
+            drawn = self._flat()
+            put_on_slice(self.layer, drawn, self._drawn)
+            self._drawn = drawn
+
     def _follow_view(self, event: Any = None) -> None:
+        """Draws all anew: the picture was turned."""
         if not self._open or self._drawing or not self._drawn:
-            return
-        drawn = self._flat()
-        if all(np.array_equal(new, old) for new, old in zip(drawn, self._drawn, strict=True)):
             return
         self._drawing = True
         try:
-            self._drawn = drawn
-            self.layer.data = drawn
+            self._drawn = self._flat()
+            self.layer.data = self._drawn
         finally:
             self._drawing = False
 

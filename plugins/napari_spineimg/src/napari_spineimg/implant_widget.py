@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,35 +13,37 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QTableWidget,
     QTableWidgetItem,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
+from spineimg.anatomy import Construct, order
 from spineimg.geometry import FloatArray
 from spineimg.implants.given import GivenScrew
-from spineimg.implants.model import ImplantScreen, Loosening, Screw
+from spineimg.implants.model import ImplantScreen, Screw, Vector
+from spineimg.results import CaseResult
 
+from napari_spineimg import outputs
+from napari_spineimg.docked import Docked, scrolling
 from napari_spineimg.implant_layer import ImplantLayer, colour_of, lines_of
 from napari_spineimg.plane_view import Line
 from napari_spineimg.room import room_of
 from napari_spineimg.screening import Screening
 from napari_spineimg.screw_views import ScrewViews
-from napari_spineimg.texts import DASH, number
+from napari_spineimg.session import attempt
+from napari_spineimg.texts import DASH, WORDS, number, screw_report
 
-_COLUMNS = ("Screw", "Loosening", "Median mm", "Over 1 mm", "Ø mm", "Length")
-_WORDS = {
-    Loosening.PRESENT: "▼ present",
-    Loosening.ABSENT: "● absent",
-    Loosening.INDETERMINATE: "◆ indeterminate",
-    Loosening.NOT_ASSESSED: "○ not assessed",
-}
+_COLUMNS = ("Screw", "Loosening", "Median mm", "90 %", "Over 1 mm", "Ø mm", "Length mm")
+_EDITING = "screws"
+_WIDTH_CHARS = 52
 
 
-class ImplantWidget(QWidget):
+class ImplantWidget(Docked):
     """The screen runs in a thread, the viewer stays usable. All measuring is the core's."""
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
@@ -50,6 +53,8 @@ class ImplantWidget(QWidget):
         self.layer = ImplantLayer(self.room, self._moved, self.say)
         self.chosen: str | None = None
         self._adding: list[FloatArray] = []
+        self._names: dict[str, Vector] = {}
+        self._old = False
         self._build()
         self._connect()
         self._study_changed()
@@ -76,22 +81,23 @@ class ImplantWidget(QWidget):
         self.add.setToolTip("Click the head of the missed screw, then its tip; all screws are measured again")
         self.remove.setToolTip("Takes the chosen screw out of the list and measures the others again")
         self.views = ScrewViews()
+        self.export_menu = QToolButton()
+        self.export_menu.setText("Export")
+        self.export_menu.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.export_menu.setMenu(self._menu())
+        self.propose = QPushButton()
+        self.propose.setToolTip("Takes the ends of the construct from the uppermost and the lowest level with a screw")
+        self.propose.hide()
         inner = QWidget()
         layout = QVBoxLayout(inner)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(_row(self.start, self.stop))
         for part in (self.bar, self.message, self.grade, self.table):
             layout.addWidget(part)
-        layout.addLayout(_row(self.move, self.add, self.remove))
+        layout.addLayout(_row(self.move, self.add, self.remove, self.export_menu))
+        layout.addWidget(self.propose)
         layout.addWidget(self.views, 1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setWidget(inner)
-        area.setFrameShape(QScrollArea.Shape.NoFrame)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(area)
-        self.setMinimumWidth(380)
+        scrolling(self, inner, _WIDTH_CHARS)
 
     def _connect(self) -> None:
         self.start.clicked.connect(lambda: self.begin(()))
@@ -104,7 +110,28 @@ class ImplantWidget(QWidget):
         self.move.toggled.connect(self._move_toggled)
         self.add.clicked.connect(self._start_adding)
         self.remove.clicked.connect(self._remove)
+        self.propose.clicked.connect(self._take_ends)
         self.room.study_changed.connect(self._study_changed)
+        self.room.rois_changed.connect(self._check_names)
+
+    def _menu(self) -> QMenu:
+        menu = QMenu(self)
+        for kind, (words, _) in outputs.SCREW_KINDS.items():
+            menu.addAction(f"{words} …", partial(self.export, kind))
+        menu.addSeparator()
+        menu.addAction("Copy the table", self.copy_table)
+        menu.addAction("Copy a paragraph for the report", self.copy_report)
+        return menu
+
+    def leave(self) -> None:
+        """Ends the run and takes the layer away; what was found is kept."""
+        self.run.close()
+        self.room.study_changed.disconnect(self._study_changed, missing_ok=True)
+        self.room.rois_changed.disconnect(self._check_names, missing_ok=True)
+        self.room.editing.discard(_EDITING)
+        self.room.claimed = None
+        self.layer.leave()
+        self.room.show_lines([])
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -120,7 +147,8 @@ class ImplantWidget(QWidget):
         rois = sessions.session.state.rois
         self.say("")
         self._running(True)
-        self.run.start(study.volume, rois if rois.vertebrae else None, screws)
+        self._names = sessions.names()
+        self.run.screen(sessions.session.volume, rois if rois.vertebrae else None, screws)
 
     def _running(self, on: bool) -> None:
         self.bar.setVisible(on)
@@ -139,7 +167,9 @@ class ImplantWidget(QWidget):
 
     def _finished(self, screen: ImplantScreen) -> None:
         self._running(False)
-        self.room.screen = screen
+        if self.room.sessions is None:
+            return
+        self.room.sessions.take_screen(screen, self._names)
         if self.chosen not in [one.id for one in screen.screws]:
             self.chosen = screen.screws[0].id if screen.screws else None
         self.say("; ".join(note.text for note in screen.notes))
@@ -149,9 +179,39 @@ class ImplantWidget(QWidget):
         self.run.close()
         self._running(False)
         self.chosen, self.room.claimed = None, None
+        self.move.setChecked(False)
         self.setEnabled(self.room.study is not None)
         self.say("" if self.room.study is not None else "Open a CT after surgery first.")
         self._show()
+
+    def _check_names(self) -> None:
+        """Says so when vertebrae were named, moved or removed since the screen took its levels from them."""
+        sessions = self.room.sessions
+        if sessions is None or sessions.screen is None:
+            return
+        old = sessions.names() != sessions.screened_names
+        if old != self._old:
+            self._old = old
+            self._show_grade()
+
+    def _ends(self) -> tuple[str, str] | None:
+        """The uppermost and the lowest level that bear a screw; None where a screw has no level."""
+        screws = self.screen.screws if self.screen is not None else ()
+        levels = sorted({one.level for one in screws if one.level is not None}, key=order)
+        return (levels[0], levels[-1]) if levels and all(one.level for one in screws) else None
+
+    def _take_ends(self) -> None:
+        ends, sessions = self._ends(), self.room.sessions
+        if ends is not None and sessions is not None:
+            attempt(lambda: sessions.session.set_construct(*ends), self.say)
+            self._show_propose()
+
+    def _show_propose(self) -> None:
+        ends, sessions = self._ends(), self.room.sessions
+        taken = sessions is not None and sessions.session.state.rois.construct == Construct(*(ends or (None, None)))
+        self.propose.setVisible(ends is not None and not taken)
+        if ends is not None:
+            self.propose.setText(f"Take UIV {ends[0]} and LIV {ends[1]} from the screws")
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
@@ -164,7 +224,8 @@ class ImplantWidget(QWidget):
         return next((one for one in screen.screws if one.id == self.chosen), None) if screen is not None else None
 
     def _show(self) -> None:
-        screen = self.screen
+        screen, sessions = self.screen, self.room.sessions
+        self._old = sessions is not None and screen is not None and sessions.names() != sessions.screened_names
         screws = screen.screws if screen is not None else ()
         self.table.blockSignals(True)
         self.table.setRowCount(len(screws))
@@ -174,14 +235,21 @@ class ImplantWidget(QWidget):
                 self.table.selectRow(row)
         self.table.resizeColumnsToContents()
         self.table.blockSignals(False)
-        self.grade.setVisible(screen is not None)
-        if screen is not None:
-            lines = [screen.grade.text, *(f"• {reason}" for reason in screen.grade.reasons)]
-            self.grade.setToolTip("\n".join(f"Not judged: {one}" for one in screen.grade.not_judged))
-            if screen.grade.not_judged:
-                lines.append(f"{len(screen.grade.not_judged)} criteria need more than one scan: see the tooltip.")
-            self.grade.setText("\n".join(lines))
+        self._show_grade()
+        self._show_propose()
         self._show_pictures()
+
+    def _show_grade(self) -> None:
+        screen = self.screen
+        self.grade.setVisible(screen is not None)
+        if screen is None:
+            return
+        lines = ["⚠ Vertebrae were changed since this run: run the screen again for the right levels."] * self._old
+        lines += [screen.grade.text, *(f"• {reason}" for reason in screen.grade.reasons)]
+        self.grade.setToolTip("\n".join(f"Not judged: {one}" for one in screen.grade.not_judged))
+        if screen.grade.not_judged:
+            lines.append(f"{len(screen.grade.not_judged)} criteria need more than one scan: see the tooltip.")
+        self.grade.setText("\n".join(lines))
 
     def _show_pictures(self) -> None:
         screen = self.screen
@@ -193,18 +261,9 @@ class ImplantWidget(QWidget):
         self.room.show_lines(lines)
 
     def _show_row(self, row: int, screw: Screw) -> None:
-        halo = screw.halo
-        over = DASH if halo.coverage_over_1mm is None else f"{halo.coverage_over_1mm:.0%}"
-        cells = (
-            screw.id,
-            _WORDS[screw.loosening],
-            number(halo.width_median_mm),
-            over,
-            number(screw.shaft.diameter_mm),
-            number(screw.shaft.length_mm, 0),
-        )
-        tip = "\n".join([*([halo.reason] if halo.reason else []), *(note.text for note in screw.notes)])
-        for column, text in enumerate(cells):
+        reasons = [screw.halo.reason] if screw.halo.reason else []
+        tip = "\n".join([*reasons, *(note.text for note in (*screw.shaft.notes, *screw.notes))])
+        for column, text in enumerate(_cells(screw)):
             item = QTableWidgetItem(text)
             item.setToolTip(tip)
             if column == 1:
@@ -238,7 +297,38 @@ class ImplantWidget(QWidget):
         ]
 
     def _move_toggled(self, on: bool) -> None:
+        (self.room.editing.add if on else self.room.editing.discard)(_EDITING)
         self.layer.adjust(on)
+
+    # -- out ----------------------------------------------------------------------------------------------------------
+
+    def _result(self) -> CaseResult | None:
+        """The screen as the command line has it: screws, and no vertebra that was measured."""
+        screen, sessions = self.screen, self.room.sessions
+        if screen is None or sessions is None:
+            self.say("Run the screen first.")
+            return None
+        whole = sessions.session.result
+        notes = tuple(dict.fromkeys((*sessions.session.volume.notes, *screen.notes)))
+        return replace(whole, vertebrae=(), notes=notes, settings=screen.settings, implants=screen)
+
+    def export(self, kind: str, path: str | None = None) -> None:
+        """Writes one of outputs.SCREW_KINDS; asks where when no path is given."""
+        result, study = self._result(), self.room.study
+        where = (path or outputs.ask_where(self, kind)) if result is not None else None
+        if not where or study is None or result is None:
+            return
+        if attempt(lambda: outputs.write_screws(kind, where, study, result), self.say):
+            self.say(f"Written: {where}")
+
+    def copy_table(self) -> None:
+        if self.screen is not None:
+            rows = [_COLUMNS, *(_cells(one) for one in self.screen.screws)]
+            outputs.copy("\n".join("\t".join(row) for row in rows) + "\n")
+
+    def copy_report(self) -> None:
+        if self.screen is not None:
+            outputs.copy(screw_report(self.screen))
 
     def _moved(self, name: str, head: FloatArray, tip: FloatArray) -> None:
         marks = [replace(one, head_lps_mm=head, tip_lps_mm=tip) if one.id == name else one for one in self.given()]
@@ -270,10 +360,20 @@ class ImplantWidget(QWidget):
         else:
             self.say("Choose one of several screws to be removed.")
 
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        self.run.close()
-        self.layer.close()
-        super().closeEvent(event)
+
+def _cells(screw: Screw) -> tuple[str, ...]:
+    """One row of the table, as _COLUMNS."""
+    halo = screw.halo
+    interval = DASH if halo.interval_mm is None else "–".join(number(end) for end in halo.interval_mm)
+    return (
+        screw.id,
+        WORDS[screw.loosening],
+        number(halo.width_median_mm),
+        interval,
+        DASH if halo.coverage_over_1mm is None else f"{halo.coverage_over_1mm:.0%}",
+        number(screw.shaft.diameter_mm),
+        number(screw.shaft.length_mm, 0),
+    )
 
 
 def _row(*buttons: QWidget) -> QHBoxLayout:

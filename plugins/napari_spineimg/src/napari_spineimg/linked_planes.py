@@ -13,6 +13,7 @@ from spineimg.geometry import FloatArray
 from spineimg.rois import POSITIONS
 
 from napari_spineimg.display import lps_from_world, world_from_lps
+from napari_spineimg.docked import Docked, scrolling
 from napari_spineimg.plane_view import Line, PlaneView
 from napari_spineimg.roi_layer import CURRENT_COLOUR, ROI_COLOUR
 from napari_spineimg.roi_shapes import outline
@@ -23,9 +24,11 @@ _AXIAL = "axial"
 _WORLD_AXIS = {"sagittal": 2, "coronal": 1, _AXIAL: 0}
 _ROI_VIEW_MM = (90.0, 90.0)
 _REFRESH_MS = 250
+_WIDTH_CHARS = 38
+_HEIGHT_PX = 420
 
 
-class LinkedPlanes(QWidget):
+class LinkedPlanes(Docked):
     """Clicking or scrolling in one plane moves the others and the viewer."""
 
     def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
@@ -56,11 +59,12 @@ class LinkedPlanes(QWidget):
         row = QHBoxLayout()
         row.addWidget(QLabel("Third picture"))
         row.addWidget(self.third, 1)
-        layout = QVBoxLayout(self)
+        inner = QWidget()
+        layout = QVBoxLayout(inner)
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(row)
         layout.addWidget(whole, 1)
-        self.setMinimumWidth(260)
+        scrolling(self, inner, _WIDTH_CHARS)
 
     def _connect(self) -> None:
         room = self.room
@@ -118,37 +122,35 @@ class LinkedPlanes(QWidget):
         plane = self.planes[name]
         if study is None or point is None:
             return
-        view = self._view(name, study, point)
+        view = self._roi_view() if name == _AXIAL else None
+        flat = view is None and study.display.exact
+        axis = _WORLD_AXIS[name]
+        if view is None:
+            view = _whole_view(name, study, point)
         key = tuple(np.round(np.concatenate([view.center_lps_mm, view.right_lps, view.down_lps]), 3))
         if self._shown.get(name) != key:
             self._shown[name] = key
-            step = min(study.volume.geometry.spacing_mm[1:])
-            plane.show_picture(view, sample(study.loaded_volume(), [view], [step], 0.0)[0])
+            if flat:
+                picture, _ = study.loaded_plane(axis, float(world_from_lps(point)[axis]))
+            else:
+                step = min(study.volume.geometry.spacing_mm[1:])
+                picture = sample(study.loaded_volume(), [view], [step], 0.0)[0]
+            plane.show_picture(view, picture)
         plane.show_point(point)
 
-    def _view(self, name: str, study: Study, point: FloatArray) -> View:
-        """The plane through a point, as large as the scan; the third may be that of a ROI."""
-        if name == _AXIAL and self.third.currentData() != _AXIAL:
-            ellipse = self.room.ellipses.get((self.room.current or "", self.third.currentData()))
-            if ellipse is not None:
-                return facing(ellipse.normal_lps, ellipse.center_lps_mm, _ROI_VIEW_MM)
-        low, high = _extent(study)
-        axis = _WORLD_AXIS[name]
-        middle = (low + high) / 2
-        middle[axis] = float(world_from_lps(point)[axis])
-        size = high - low + np.abs(study.display.scale)
-        center = lps_from_world(middle)
-        if name == "sagittal":
-            return sagittal(center, (float(size[1]), float(size[0])))
-        if name == "coronal":
-            return coronal(center, (float(size[2]), float(size[0])))
-        return facing(np.array([0.0, 0.0, 1.0]), center, (float(size[2]), float(size[1])))
+    def _roi_view(self) -> View | None:
+        """The plane of the ROI that the third picture is to show; None for an axial picture."""
+        if self.third.currentData() == _AXIAL:
+            return None
+        ellipse = self.room.ellipses.get((self.room.current or "", self.third.currentData()))
+        return None if ellipse is None else facing(ellipse.normal_lps, ellipse.center_lps_mm, _ROI_VIEW_MM)
 
     def _draw_lines(self) -> None:
         """ROIs in every plane: outlines as they project, those of the level in hand in another colour."""
         for name, plane in self.planes.items():
             lines = []
-            for (level, position), ellipse in self.room.ellipses.items():
+            last = sorted(self.room.ellipses.items(), key=lambda one: one[0][0] == self.room.current)
+            for (level, position), ellipse in last:
                 own = level == self.room.current
                 if name == _AXIAL and not (own and position == self._third_position()):
                     continue
@@ -182,9 +184,13 @@ class LinkedPlanes(QWidget):
             self._settled = True
             QTimer.singleShot(0, self, lambda: beside_layers(self))
 
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+    def leave(self) -> None:
+        """Shows no more."""
         self._timer.stop()
-        super().closeEvent(event)
+        room = self.room
+        room.study_changed.disconnect(self._study_changed, missing_ok=True)
+        room.point_changed.disconnect(self._point_changed, missing_ok=True)
+        room.rois_changed.disconnect(self._draw_lines, missing_ok=True)
 
 
 def beside_layers(widget: QWidget) -> None:
@@ -196,9 +202,25 @@ def beside_layers(widget: QWidget) -> None:
     if dock is None or not isinstance(window, QMainWindow):
         return
     lists = [one for one in window.findChildren(QDockWidget) if one.objectName() == "layer list"]
-    if lists and window.dockWidgetArea(dock) != Qt.DockWidgetArea.LeftDockWidgetArea:
+    if lists and dock not in window.tabifiedDockWidgets(lists[0]):
         window.tabifyDockWidget(lists[0], dock)
+        window.resizeDocks([dock], [_HEIGHT_PX], Qt.Orientation.Vertical)
         dock.raise_()
+
+
+def _whole_view(name: str, study: Study, point: FloatArray) -> View:
+    """The plane through a point, as large as the scan."""
+    low, high = _extent(study)
+    axis = _WORLD_AXIS[name]
+    middle = (low + high) / 2
+    middle[axis] = float(world_from_lps(point)[axis])
+    size = high - low + np.abs(study.display.scale)
+    center = lps_from_world(middle)
+    if name == "sagittal":
+        return sagittal(center, (float(size[1]), float(size[0])))
+    if name == "coronal":
+        return coronal(center, (float(size[2]), float(size[0])))
+    return facing(np.array([0.0, 0.0, 1.0]), center, (float(size[2]), float(size[1])))
 
 
 def _extent(study: Study) -> tuple[FloatArray, FloatArray]:

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from spineimg.errors import RoiError
+from spineimg.errors import PixelError, RoiError
 from spineimg.geometry import FloatArray
-from spineimg.rois import RoiSet
+from spineimg.implants.model import Progress
+from spineimg.notes import Note
+from spineimg.pipeline import Settings
+from spineimg.rois import VertebraRoi
+from spineimg.vertebra.body import BodyNotFoundError
+from spineimg.vertebra.click import Placed, rois_of_click
 from spineimg.vertebra.naming import name_spine
 from spineimg.volume import CTVolume
 
+Named = tuple[VertebraRoi, tuple[Note, ...]]
+"""A ROI and the notes of the search that placed it."""
 
-def named_spine(volume: CTVolume, level: str, point_lps_mm: FloatArray) -> RoiSet:
-    """A click in every body that was found, named from the seed; only the seed's name counts as confirmed.
+
+def named_spine(volume: CTVolume, level: str, point_lps_mm: FloatArray, progress: Progress) -> list[Named]:
+    """Every body that was found, named from the seed, with its ROIs; only the seed's name counts as confirmed.
 
     The reader confirms or corrects the others one by one. Raises RoiError where no vertebra is found from there.
     """
-    named = name_spine(volume, {level: point_lps_mm})
+    progress(0.0, "Naming the spine")
+    try:
+        named = name_spine(volume, {level: point_lps_mm})
+    except (BodyNotFoundError, PixelError) as error:
+        raise RoiError(f"the spine cannot be named from {level}: {error}") from error
     if not named.vertebrae:
         why = "; ".join(note.text for note in named.notes) or "no reason was given"
         raise RoiError(f"the spine cannot be named from {level}: {why}")
-    rois = named.rois()
-    return replace(rois, vertebrae=tuple(replace(one, confirmed=one.level == level) for one in rois.vertebrae))
+    found = []
+    for number, one in enumerate(named.vertebrae):
+        progress((number + 1) / (len(named.vertebrae) + 1), f"Placing ellipses in {one.level}")
+        found.append(_placed(volume, one.level, one.body.center_lps_mm, confirmed=one.level == level))
+    return found
+
+
+def _placed(volume: CTVolume, level: str, point_lps_mm: FloatArray, *, confirmed: bool) -> Named:
+    try:
+        placed = rois_of_click(volume, point_lps_mm, level, "endplate", Settings().hu.click)
+    except PixelError:
+        placed = Placed((), (), None)  # measuring says so again
+    roi = VertebraRoi(level, point_lps_mm, placed.rois, confirmed=confirmed)
+    return roi, placed.notes if placed.rois else ()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
-from spineimg.anatomy import Role
-from spineimg.cutoffs import Cutoff
 from spineimg.export.figure import write_figure
+from spineimg.export.implant_figure import write_implant_figure
+from spineimg.export.implants import SCREW_COLUMNS, screw_rows
 from spineimg.export.json import result_to_dict, write_json
 from spineimg.export.table import rows, write_table
 from spineimg.implants.model import ImplantScreen
+from spineimg.results import CaseResult
 
 from napari_spineimg.session import Session
+from napari_spineimg.study import Study
 
 KINDS = {
     "csv": ("Table (CSV)", "CSV (*.csv)"),
@@ -24,11 +27,20 @@ KINDS = {
 }
 
 
+SCREW_KINDS = {
+    "screws_csv": ("Screws (CSV)", "CSV (*.csv)"),
+    "screws_json": ("Screen (JSON)", "JSON (*.json)"),
+    "screws_figure": ("Figure of the screws", "Figure (*.png *.pdf *.svg)"),
+}
+
+
 def write(kind: str, path: str | Path, session: Session, case: str, screen: ImplantScreen | None = None) -> None:
     """One of KINDS. Raises SpineImgError."""
-    from dataclasses import replace
-
-    result = replace(session.result, implants=screen) if screen is not None else session.result
+    result = session.result
+    if screen is not None:
+        notes = tuple(dict.fromkeys((*result.notes, *screen.notes)))
+        settings = {**result.settings, "implants": dict(screen.settings)}
+        result = replace(result, implants=screen, notes=notes, settings=settings)
     if kind == "rois":
         session.save(path)
     elif kind == "figure":
@@ -41,11 +53,25 @@ def write(kind: str, path: str | Path, session: Session, case: str, screen: Impl
             write_table(path, rows(document, case))
 
 
+def write_screws(kind: str, path: str | Path, study: Study, result: CaseResult) -> None:
+    """One of SCREW_KINDS, as the command line writes it. Raises SpineImgError."""
+    if kind == "screws_figure":
+        write_implant_figure(study.volume, result, path)
+        return
+    document: dict[str, Any] = result_to_dict(result, datetime.now(UTC))
+    if kind == "screws_json":
+        write_json(path, document)
+    else:
+        write_table(path, screw_rows(document, study.case), SCREW_COLUMNS)
+
+
 def ask_where(parent: QWidget, kind: str) -> str:
     """A place for a file; "" when the reader changes their mind."""
-    title, pattern = KINDS[kind]
-    ending = {"figure": "png", "rois": "rois.json"}.get(kind, kind)
-    return str(QFileDialog.getSaveFileName(parent, f"Export {title}", f"spine.{ending}", pattern)[0])
+    title, pattern = (KINDS | SCREW_KINDS)[kind]
+    last = kind.rsplit("_", 1)[-1]
+    ending = {"figure": "png", "rois": "rois.json"}.get(last, last)
+    name = "screws" if kind in SCREW_KINDS else "spine"
+    return str(QFileDialog.getSaveFileName(parent, f"Export {title}", f"{name}.{ending}", pattern)[0])
 
 
 def copy(text: str) -> None:
@@ -53,16 +79,3 @@ def copy(text: str) -> None:
     clipboard = QApplication.clipboard()
     if clipboard is not None:
         clipboard.setText(text)
-
-
-def own_cutoff(value_hu: float, source: str) -> Cutoff:
-    """A reader's own cutoff for the LIV; the flag names its source everywhere."""
-    return Cutoff(
-        value_hu=value_hu,
-        role=Role.LIV,
-        source=source,
-        citation=source,
-        population="as told by the source",
-        method="mean of the slice means",
-        conditions="taken for unenhanced scans at 120 kVp",
-    )

@@ -118,6 +118,7 @@ class PlaneView(QWidget):
             self._draw_cross(painter)
             for line in self._lines:
                 self._draw_line(painter, line)
+            self._draw_labels(painter)
             self._draw_letters(painter)
         painter.end()
 
@@ -154,10 +155,19 @@ class PlaneView(QWidget):
                 painter.drawPolygon(points)
             else:
                 painter.drawPolyline(points)
-        if line.label:
-            first = places[int(np.argmin(places[:, 0]))]
-            size = painter.fontMetrics().horizontalAdvance(line.label)
-            self._write(painter, float(first[0]) - size - 6, float(first[1]) + 4, line.label, QColor(line.colour))
+
+    def _draw_labels(self, painter: QPainter) -> None:
+        """Names beside their lines, the last line's first; a name that would cover another is left out."""
+        taken: list[QRectF] = []
+        metrics = painter.fontMetrics()
+        for line in reversed([one for one in self._lines if one.label]):
+            places = self.pixel_of(line.points_lps_mm)
+            x, y = places[int(np.argmin(places[:, 0]))]
+            width = metrics.horizontalAdvance(line.label)
+            box = QRectF(float(x) - width - 6, float(y) + 4 - metrics.ascent(), width, 0.8 * metrics.height())
+            if not any(box.intersects(other) for other in taken):
+                taken.append(box)
+                self._write(painter, box.x(), float(y) + 4, line.label, QColor(line.colour))
 
     def _draw_letters(self, painter: QPainter) -> None:
         if self._view is None:

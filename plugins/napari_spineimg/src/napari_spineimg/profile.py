@@ -28,20 +28,29 @@ class Profile(FigureCanvasQTAgg):
         self.setMinimumHeight(180)
         self._axes = self.figure.add_axes((0.16, 0.22, 0.8, 0.72))
         self.levels: list[str] = []
+        self._waiting: tuple[CaseResult | None, str | None] | None = None
         self.mpl_connect("button_press_event", self._pressed)
         self.setToolTip("HU along the spine; click at a vertebra to go there")
 
     def show_result(self, result: CaseResult | None, current: str | None) -> None:
-        """Draws the measured vertebrae, the level in hand marked."""
+        """Draws the measured vertebrae, the level in hand marked; when it is not in sight, once it is."""
+        self._waiting = None if self.isVisible() else (result, current)
         vertebrae = [] if result is None else [one for one in result.vertebrae if one.hu.mean_hu is not None]
         vertebrae.sort(key=lambda one: order(one.level))
         self.levels = [one.level for one in vertebrae]
+        if self._waiting is not None:
+            return
         self._axes.clear()
         self._axes.set_xticks([])
         if vertebrae:
             self._draw(vertebrae, current)
         self._dress()
         self.draw_idle()
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        super().showEvent(event)
+        if self._waiting is not None:
+            self.show_result(*self._waiting)
 
     def _draw(self, vertebrae: Sequence[VertebraResult], current: str | None) -> None:
         axes = self._axes

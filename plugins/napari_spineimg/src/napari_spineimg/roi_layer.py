@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray
 from spineimg.rois import Ellipse
 
-from napari_spineimg.roi_shapes import ShapeFrame, corners, edited, flattened
+from napari_spineimg.fixed import fix
+from napari_spineimg.roi_shapes import ShapeFrame, corners, edited, flattened, put_on_slice
 from napari_spineimg.room import Room
 
 ROI_NAME = "ROIs"
@@ -18,6 +19,7 @@ OUTLINE_NAME = "Bodies"
 ROI_COLOUR = "#19d3f3"
 CURRENT_COLOUR = "#ffd23f"
 OUTLINE_COLOUR = "#ff9f40"
+_NOWHERE = -1e9
 Key = tuple[str, str]
 """(level, position) of one ellipse."""
 
@@ -26,6 +28,8 @@ class RoiLayer:
     """Keeps one shapes layer and the session's ellipses the same.
 
     on_drag(level, ellipses): while the mouse is down. on_edit(level, ellipses): when it is released.
+    on_stuck(why): the mouse is down, and what it does cannot be measured. on_nothing(why): it was released, and nothing
+    is to be entered; what was shown meanwhile is to be shown no more.
     """
 
     def __init__(
@@ -33,18 +37,23 @@ class RoiLayer:
         room: Room,
         on_drag: Callable[[str, tuple[Ellipse, ...]], None],
         on_edit: Callable[[str, tuple[Ellipse, ...]], None],
-        say: Callable[[str], None],
+        on_nothing: Callable[[str], None],
+        on_stuck: Callable[[str], None],
     ) -> None:
-        self._room, self._on_drag, self._on_edit, self._say = room, on_drag, on_edit, say
+        self._room, self._on_drag, self._on_edit = room, on_drag, on_edit
+        self._on_nothing, self._on_stuck = on_nothing, on_stuck
         self._shown: dict[Key, Ellipse] = {}
+        self._current: str | None = None
         self._drawn: list[FloatArray] = []
         self._rings: list[FloatArray] = []
-        self._drawing = False
+        self._drawn_rings: list[FloatArray] = []
+        self._drawing = self._adjusting = False
         self.layer: Any = None
         self.outlines: Any = None
         self._frame: ShapeFrame | None = None
         dims = room.viewer.dims.events
-        for event in (dims.current_step, dims.order, dims.ndisplay):
+        dims.point.connect(self._follow_slice, position="first")
+        for event in (dims.order, dims.ndisplay):
             event.connect(self._follow_view)
 
     # -- drawing ------------------------------------------------------------------------------------------------------
@@ -69,22 +78,34 @@ class RoiLayer:
         self.outlines = viewer.add_shapes(name=OUTLINE_NAME, edge_color=OUTLINE_COLOUR, **keywords)
         self.layer = viewer.add_shapes(name=ROI_NAME, edge_color=ROI_COLOUR, **keywords)
         self.outlines.editable = False
-        self._room.lend_status(self.layer)
-        self._room.lend_status(self.outlines)
+        for layer in (self.layer, self.outlines):
+            self._room.lend_status(layer)
+            fix(layer, self._frame.scale, self._frame.translate, self._room.said.emit)
         self.layer.events.data.connect(self._changed)
         self.layer.mouse_drag_callbacks.append(self._follow)
         viewer.layers.selection.active = active
+        self.adjust(self._adjusting)
 
     def close(self) -> None:
         """Takes the layers away."""
         viewer = self._room.viewer
+        layers = self.layer, self.outlines
         if self.layer is not None:
             self.layer.events.data.disconnect(self._changed)
-        for layer in (self.layer, self.outlines):
+        self.layer = self.outlines = self._frame = None
+        self._shown, self._drawn, self._rings, self._drawn_rings = {}, [], [], []
+        for layer in layers:
             if layer is not None and viewer is not None and layer in viewer.layers:
                 viewer.layers.remove(layer)
-        self.layer = self.outlines = self._frame = None
-        self._shown, self._drawn, self._rings = {}, [], []
+
+    def leave(self) -> None:
+        """Takes the layers away for good."""
+        self.close()
+        if self._room.viewer is not None:
+            dims = self._room.viewer.dims.events
+            dims.point.disconnect(self._follow_slice)
+            for event in (dims.order, dims.ndisplay):
+                event.disconnect(self._follow_view)
 
     @property
     def _open(self) -> bool:
@@ -93,59 +114,101 @@ class RoiLayer:
 
     def draw(self, ellipses: dict[Key, Ellipse], current: str | None, rings_lps_mm: list[FloatArray]) -> None:
         """Shows these ellipses, those of the current level in another colour, and outlines of bodies, each (n, 3)."""
+        if self._frame is not None and not self._open and self._room.study is not None:
+            self.open()  # someone removed the layer, and ROIs without a picture of them must not be
         if not self._open or self._frame is None:
             return
-        held = self.selected()
-        self._shown = dict(ellipses)
+        held, same = self.selected(), list(ellipses) == list(self._shown) and current == self._current
+        self._shown, self._current = dict(ellipses), current
         # Closed paths: a polygon's face is never seen and takes 10 ms to be cut into triangles.
         self._rings = [self._frame.data(np.concatenate([ring, ring[:1]])) for ring in rings_lps_mm]
-        self._drawn = [self._flat(corners(self._frame, one)) for one in ellipses.values()]
-        colours = [CURRENT_COLOUR if level == current else ROI_COLOUR for level, _ in ellipses]
+        drawn = self._flat_ellipses()
         self._drawing = True
         try:
-            self.layer.data = []
-            if self._drawn:
-                self.layer.add(self._drawn, shape_type="ellipse", edge_color=colours, face_color="transparent")
+            if same and self.layer.shape_type == ["ellipse"] * len(drawn):
+                put_on_slice(self.layer, drawn, self.layer.data)
+                self.layer.refresh()
+            else:
+                self._draw_all(drawn)
+            self._drawn = drawn
             self._draw_rings()
         finally:
             self._drawing = False
         if held is not None:
             self.select(held)
 
+    def _draw_all(self, drawn: list[FloatArray]) -> None:
+        colours = [CURRENT_COLOUR if level == self._current else ROI_COLOUR for level, _ in self._shown]
+        if len(self.layer.data):
+            self.layer.data = []
+        if drawn:
+            self.layer.add(drawn, shape_type="ellipse", edge_color=colours, face_color="transparent")
+
     def _draw_rings(self) -> None:
         if self.outlines not in self._room.viewer.layers:
             return
-        rings = [self._flat(ring) for ring in self._rings]
-        if len(rings) == len(self.outlines.data):
-            if rings:
-                self.outlines.data = rings
+        self._drawn_rings = self._flat_rings()
+        if len(self._drawn_rings) == len(self.outlines.data):
+            put_on_slice(self.outlines, self._drawn_rings, self.outlines.data)
+            self.outlines.refresh()
             return
-        self.outlines.data = []
-        if rings:
-            self.outlines.add(rings, shape_type="path", edge_color=OUTLINE_COLOUR)
+        if len(self.outlines.data):
+            self.outlines.data = []
+        if self._drawn_rings:
+            self.outlines.add(self._drawn_rings, shape_type="path", edge_color=OUTLINE_COLOUR)
 
-    def _flat(self, data: FloatArray) -> FloatArray:
-        """Points as they are drawn on the slice that is shown."""
+    def _flat(self, shapes: Sequence[FloatArray], bodies: Sequence[str]) -> list[FloatArray]:
+        """Shapes as they are drawn on the slice that is shown: of each body that one which is nearest to it.
+
+        Steep planes of one body reach the same slice; all of them at once would be a tangle.
+        """
         dims = self._room.viewer.dims
         if dims.ndisplay == 3 or dims.ndim != 3 or self._frame is None:
-            return flattened(data, None, 0.0)
+            return [flattened(shape, None, 0.0) for shape in shapes]
         across = dims.not_displayed[0]
-        return flattened(
-            data, across, float((dims.point[across] - self._frame.translate[across]) / self._frame.scale[across])
+        at = float((dims.point[across] - self._frame.translate[across]) / self._frame.scale[across])
+        away = [abs(float(shape[:, across].min() + shape[:, across].max()) / 2 - at) for shape in shapes]
+        nearest: dict[str, int] = {}
+        for number, body in enumerate(bodies):
+            if body not in nearest or away[number] < away[nearest[body]]:
+                nearest[body] = number
+        return [
+            flattened(shape, across, at if nearest[body] == number else _NOWHERE)
+            for number, (shape, body) in enumerate(zip(shapes, bodies, strict=True))
+        ]
+
+    def _flat_ellipses(self) -> list[FloatArray]:
+        if self._frame is None:
+            return []
+        return self._flat(
+            [corners(self._frame, one) for one in self._shown.values()], [level for level, _ in self._shown]
         )
 
-    def _follow_view(self, event: Any = None) -> None:
-        """Draws tilted ellipses on the slice that is shown now."""
+    def _flat_rings(self) -> list[FloatArray]:
+        return self._flat(self._rings, [""] * len(self._rings))
+
+    def _follow_slice(self, event: Any = None) -> None:
+        """Puts what reaches the slice that is about to be shown onto it."""
         if not self._open or self._frame is None or self._drawing or not self._shown:
             return
-        drawn = [self._flat(corners(self._frame, one)) for one in self._shown.values()]
-        if all(np.array_equal(new, old) for new, old in zip(drawn, self._drawn, strict=True)):
+        drawn = self._flat_ellipses()
+        rings = self._flat_rings()
+        if len(self.layer.data) == len(drawn) == len(self._drawn):
+            put_on_slice(self.layer, drawn, self._drawn)
+            self._drawn = drawn
+        if self.outlines in self._room.viewer.layers and len(self.outlines.data) == len(rings):
+            put_on_slice(self.outlines, rings, self._drawn_rings)
+            self._drawn_rings = rings
+
+    def _follow_view(self, event: Any = None) -> None:
+        """Draws all anew: the picture was turned."""
+        if not self._open or self._frame is None or self._drawing or not self._shown:
             return
         held = self.selected()
         self._drawing = True
         try:
-            self._drawn = drawn
-            self.layer.data = drawn
+            self._drawn = self._flat_ellipses()
+            self.layer.data = self._drawn
             self._draw_rings()
         finally:
             self._drawing = False
@@ -156,6 +219,7 @@ class RoiLayer:
 
     def adjust(self, on: bool) -> None:
         """Lets the reader take hold of ellipses, or click into the picture."""
+        self._adjusting = on
         if self.layer is None or self._room.layer is None:
             return
         self._room.viewer.layers.selection.active = self.layer if on else self._room.layer
@@ -191,8 +255,9 @@ class RoiLayer:
         while event.type == "mouse_move":
             try:
                 edits = self._edits()
-            except RoiError:
-                edits = {}  # said when the mouse is released
+            except RoiError as error:
+                edits = {}
+                self._on_stuck(str(error))
             for level, ellipses in edits.items():
                 self._on_drag(level, ellipses)
             yield
@@ -202,17 +267,12 @@ class RoiLayer:
         action = str(getattr(event, "action", ""))
         if self._drawing or action in ("changing", "adding", "removing"):
             return
+        why = ""
         try:
             edits = self._edits()
         except RoiError as error:
-            self._say(str(error))
-            edits = {}
+            edits, why = {}, str(error)
         for level, ellipses in edits.items():
             self._on_edit(level, ellipses)
         if not edits:
-            self._restore()
-
-    def _restore(self) -> None:
-        """Draws again what the session holds."""
-        held = self.selected()
-        self.draw(dict(self._shown), held[0] if held else None, [])
+            self._on_nothing(why)

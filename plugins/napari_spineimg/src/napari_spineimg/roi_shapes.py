@@ -8,7 +8,9 @@ ellipse stays in its plane and what is measured is what is drawn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from spineimg.errors import RoiError
@@ -55,6 +57,19 @@ def flattened(data: FloatArray, across: int | None, at: float) -> FloatArray:
         low, high = data[:, across].min() - 0.5, data[:, across].max() + 0.5
         flat[:, across] = at if low <= at <= high else (low + high) / 2
     return flat
+
+
+def put_on_slice(layer: Any, new: Sequence[FloatArray], old: Sequence[FloatArray]) -> None:
+    """Moves those shapes of a napari layer that differ, before napari draws the slice that it is about to show.
+
+    Setting `layer.data` would make all shapes anew, which takes longer than all the rest of a scroll; napari offers the
+    change of a single shape by its list of shapes alone.
+    """
+    shapes = layer._data_view
+    with shapes.batched_updates():
+        for number, (there, here) in enumerate(zip(new, old, strict=True)):
+            if not np.array_equal(there, here):
+                shapes.edit(number, there)
 
 
 def outline(ellipse: Ellipse, count: int = 60) -> FloatArray:

@@ -20,6 +20,7 @@ from spineimg.rois import Ellipse
 
 from napari_spineimg import windows
 from napari_spineimg.display import lps_from_world, world_from_lps
+from napari_spineimg.fixed import fix
 from napari_spineimg.plane_view import Line
 from napari_spineimg.sessions import Sessions
 from napari_spineimg.study import Study, middle_lps_mm, study_of
@@ -46,6 +47,8 @@ class Room:
     clicked = Signal(object)
     """A click into a picture, (3,) LPS mm."""
     rois_changed = Signal()
+    said = Signal(str)
+    """A sentence for the reader."""
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = ref(viewer)
@@ -54,14 +57,14 @@ class Room:
         self.layer: Any = None
         self.point_lps_mm: FloatArray | None = None
         self.sessions: Sessions | None = None
+        self._sessions: dict[Study, Sessions] = {}
+        """Those of every study that is open: going from one to another and back loses nothing."""
         self.lines: list[Line] = []
-        self.screen: ImplantScreen | None = None
-        """What the implant screen found, for exports."""
         self.ellipses: dict[tuple[str, str], Ellipse] = {}
         self.current: str | None = None
         """What all planes draw: the ROIs by (level, position), and the level in hand."""
-        self.takes_clicks: Callable[[], bool] = lambda: True
-        """Whether a click is for the crosshair and those who listen; False while shapes are edited."""
+        self.editing: set[str] = set()
+        """Who lets shapes be edited: then a click is neither for the crosshair nor for those who listen."""
         self.claimed: Callable[[FloatArray], None] | None = None
         """Takes the next clicks for itself, such as the two ends of a screw."""
         self._connect()
@@ -71,6 +74,11 @@ class Room:
     @property
     def viewer(self) -> Any:
         return self._viewer()
+
+    @property
+    def screen(self) -> ImplantScreen | None:
+        """What the implant screen found on the study that is read."""
+        return self.sessions.screen if self.sessions is not None else None
 
     # -- layers -------------------------------------------------------------------------------------------------------
 
@@ -102,6 +110,8 @@ class Room:
             return
         layer.get_status = self._status(study, layer.get_status)
         layer.events.contrast_limits.connect(self._show_facts)
+        layer.events.visible.connect(self._seen)
+        fix(layer, study.display.scale, study.display.translate, self.said.emit)
         study.cache.start()
         self._read_this(layer, study)
 
@@ -109,13 +119,17 @@ class Room:
         study = study_of(event.value)
         if study is None:
             return
+        left = [layer for layer in self.viewer.layers if study_of(layer) is not None]
+        same = [layer for layer in left if study_of(layer) is study]
+        if same:  # a layer that was duplicated
+            self.layer = same[-1] if event.value is self.layer else self.layer
+            return
         study.cache.close()
-        if study is self.study:
-            left = [layer for layer in self.viewer.layers if study_of(layer) is not None]
-            if left:
-                self._read_this(left[-1], study_of(left[-1]))
-            else:
-                self._read_nothing()
+        self._sessions.pop(study, None)
+        if study is self.study and left:
+            self._read_this(left[-1], study_of(left[-1]))
+        elif study is self.study:
+            self._read_nothing()
 
     def _activated(self, event: Any) -> None:
         layer = event.value
@@ -123,11 +137,25 @@ class Room:
         if study is not None and study is not self.study:
             self._read_this(layer, study)
 
+    def _seen(self, event: Any) -> None:
+        """A CT whose eye is opened is the one that is read."""
+        layer = event.source
+        study = study_of(layer)
+        if layer.visible and study is not None and study is not self.study:
+            self._read_this(layer, study)
+
     def _read_this(self, layer: Any, study: Study | None) -> None:
+        """Reads a CT. The others are hidden: what is seen is what is measured."""
         if study is None or study is self.study:
             return
-        self.study, self.layer, self.screen, self.lines = study, layer, None, []
-        self.sessions = Sessions(study)
+        self.study, self.layer, self.lines, self.claimed = study, layer, [], None
+        if study not in self._sessions:
+            self._sessions[study] = Sessions(study)
+        self.sessions = self._sessions[study]
+        layer.visible = True
+        for other in self.viewer.layers:
+            if other is not layer and study_of(other) is not None:
+                other.visible = False
         self.viewer.dims.order = (0, 1, 2)
         self._show_letters()
         self.move_to(middle_lps_mm(study), scroll=True)
@@ -181,7 +209,7 @@ class Room:
                 return
             yield
         plain = self.study is not None and event.button in (1, None) and not event.modifiers
-        if plain and self.viewer.dims.ndisplay == 2 and self.takes_clicks():
+        if plain and self.viewer.dims.ndisplay == 2 and (self.claimed or not self.editing):
             self.click(lps_from_world(np.array(event.position)[-3:]))
 
     def click(self, point_lps_mm: FloatArray) -> None:
@@ -241,7 +269,9 @@ class Room:
         k = self.study.slice_near(self.point_lps_mm) + 1
         count = self.study.volume.geometry.shape[0]
         shown = "" if self.study.display.exact else "\nresampled for display"
-        place = f"slice {k} of {count}\n" if dims.not_displayed[0] == 0 else ""
+        if len(self._sessions) > 1:
+            shown += f"\n{self.study.name[:40]}"
+        place = f"slice {k}/{count}\n" if dims.not_displayed[0] == 0 else ""
         overlay.text = f"{place}{windows.words(self.layer.contrast_limits)}{shown}"
         overlay.visible = True
 
@@ -261,7 +291,7 @@ class Room:
 
         def get_status(position: Any = None, **keywords: Any) -> dict[str, str]:
             status = plain(None)
-            if position is not None:
+            if position is not None and self.viewer.dims.ndisplay == 2:
                 place, value = self.status_words(lps_from_world(np.asarray(position)[-3:]))
                 status |= {"coords": place, "value": value, "coordinates": f"{place}   {value}"}
             return status

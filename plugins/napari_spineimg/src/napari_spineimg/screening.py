@@ -1,12 +1,10 @@
-"""The implant screen in a thread of its own, with progress and cancel."""
+"""The implant screen as a job."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
-from qtpy.QtCore import QObject, Signal
 from spineimg.errors import SpineImgError
 from spineimg.implants.given import GivenScrew
 from spineimg.implants.model import ImplantScreen, Progress
@@ -14,11 +12,9 @@ from spineimg.pipeline import screen
 from spineimg.rois import RoiSet
 from spineimg.volume import CTVolume
 
+from napari_spineimg.work import Work
+
 ScreenFunction = Callable[[CTVolume, RoiSet | None, Sequence[GivenScrew], Progress], ImplantScreen]
-
-
-class _CancelledError(Exception):
-    """Raised from the progress callback, as the core asks for it."""
 
 
 def core_screen(
@@ -31,55 +27,10 @@ def core_screen(
     return found
 
 
-class Screening(QObject):
-    """One run at a time. Exactly one of finished, failed and cancelled follows each start, in the window's thread."""
+class Screening(Work):
+    """Screens one volume at a time."""
 
-    progressed = Signal(float, str)
-    finished = Signal(object)
-    failed = Signal(str)
-    cancelled = Signal()
+    function: ScreenFunction = staticmethod(core_screen)
 
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self.function: ScreenFunction = core_screen
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    @property
-    def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def start(self, volume: CTVolume, rois: RoiSet | None, screws: Sequence[GivenScrew]) -> None:
-        if self.running:
-            return
-        self._stop.clear()
-        self._thread = threading.Thread(
-            target=self._run, args=(volume, rois, tuple(screws)), name="spineimg-screen", daemon=True
-        )
-        self._thread.start()
-
-    def cancel(self) -> None:
-        """Ends the run at its next step."""
-        self._stop.set()
-
-    def close(self) -> None:
-        """Cancels and waits."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(30)
-            self._thread = None
-
-    def _run(self, *inputs: Any) -> None:
-        try:
-            found = self.function(*inputs, self._tell)
-        except _CancelledError:
-            self.cancelled.emit()
-        except SpineImgError as error:
-            self.failed.emit(str(error))
-        else:
-            self.finished.emit(found)
-
-    def _tell(self, part: float, what: str) -> None:
-        if self._stop.is_set():
-            raise _CancelledError
-        self.progressed.emit(part, what)
+    def screen(self, volume: CTVolume, rois: RoiSet | None, screws: Sequence[GivenScrew]) -> None:
+        self.start(partial(self.function, volume, rois, tuple(screws)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QSlider, QWidget
@@ -22,15 +23,20 @@ _ACROSS_MM = (30.0, 30.0)
 _STEP_MM = 0.35
 _WIDEST_MM = 3.0
 _UNKNOWN = "#c4cad1"
+_Z90 = 1.645
+"""Standard errors to either side of a 90 % interval."""
 
 
 class HaloPlot(FigureCanvasQTAgg):
-    """Width of the lucent zone over depth and angle; sectors wider than 1 mm are outlined."""
+    """Width of the lucent zone over depth and angle; what is wider than 1 mm is outlined, what is unclear is dotted."""
 
     def __init__(self) -> None:
         super().__init__(Figure(figsize=(3.4, 2.1), dpi=96))
         self.setMinimumHeight(170)
-        self.setToolTip("The screw's surface unrolled: depth by angle. Blue line: 1 mm; grey: not judged.")
+        self.setToolTip(
+            "The screw's surface unrolled: depth by angle. Blue line: around what is wider than 1 mm. "
+            "Dot: 1 mm lies within the 90 % interval of this place. Grey: not judged."
+        )
 
     def show_map(self, halo: HaloMap | None, reason: str) -> None:
         self.figure.clear()
@@ -48,9 +54,13 @@ class HaloPlot(FigureCanvasQTAgg):
         axes.set_facecolor(_UNKNOWN)
         known = np.ma.masked_invalid(np.where(bone, halo.width_mm, np.nan))
         # A scale without grey, so that what could not be judged is not taken for a width.
-        mesh = axes.pcolormesh(halo.depths_mm, halo.angles_deg, known.T, cmap="magma_r", vmin=0.0, vmax=_WIDEST_MM)
-        if min(known.shape) > 1 and known.count() and known.max() > 1.0 > known.min():
-            axes.contour(halo.depths_mm, halo.angles_deg, known.T, levels=[1.0], colors="#00e5ff", linewidths=1.8)
+        depths, angles = _cell_ends(halo.depths_mm), _cell_ends(halo.angles_deg)
+        mesh = axes.pcolormesh(depths, angles, known.T, cmap="magma_r", vmin=0.0, vmax=_WIDEST_MM)
+        axes.add_collection(LineCollection(one_mm_line(known, depths, angles), colors="#00e5ff", linewidths=1.8))
+        unclear = np.abs(known - 1.0) < _Z90 * np.asarray(halo.sd_mm)
+        at = np.argwhere(np.ma.filled(unclear, fill_value=False))
+        for colour, size in (("white", 3.6), ("#16202b", 2.0)):
+            axes.plot(halo.depths_mm[at[:, 0]], halo.angles_deg[at[:, 1]], "o", color=colour, markersize=size)
         axes.set_xlabel("mm from the head", fontsize=8)
         axes.set_yticks([0, 90, 180, 270], ["left", "cranial", "right", "caudal"])
         axes.tick_params(labelsize=8)
@@ -58,6 +68,33 @@ class HaloPlot(FigureCanvasQTAgg):
         bar.set_label("mm", fontsize=8)
         bar.ax.tick_params(labelsize=8)
         bar.ax.axhline(1.0, color="#00e5ff", linewidth=1.8)
+
+
+def _cell_ends(middles: FloatArray) -> FloatArray:
+    """(n + 1,) ends of the cells around (n,) middles."""
+    if len(middles) < 2:
+        return np.array([middles[0] - 0.5, middles[0] + 0.5])
+    half = np.diff(middles) / 2
+    return np.concatenate([[middles[0] - half[0]], middles[:-1] + half, [middles[-1] + half[-1]]])
+
+
+def one_mm_line(
+    width_mm: np.ma.MaskedArray[Any, Any], depths: FloatArray, angles: FloatArray
+) -> list[list[tuple[float, float]]]:
+    """Pieces of the line between places wider than 1 mm and places that are not, as (depth, angle) of their ends.
+
+    width_mm: (depths, angles), masked where nothing is known: there is no line to what is not known.
+    """
+    known, wide = ~np.ma.getmaskarray(width_mm), np.ma.filled(width_mm, 0.0) > 1.0
+    lines = []
+    for i, j in np.argwhere(known[1:] & known[:-1] & (wide[1:] != wide[:-1])):
+        lines.append([(depths[i + 1], angles[j]), (depths[i + 1], angles[j + 1])])
+    for i, j in np.argwhere(known[:, 1:] & known[:, :-1] & (wide[:, 1:] != wide[:, :-1])):
+        lines.append([(depths[i], angles[j + 1]), (depths[i + 1], angles[j + 1])])
+    around = known[:, 0] & known[:, -1] & (wide[:, 0] != wide[:, -1])
+    for i in np.flatnonzero(around):
+        lines += [[(depths[i], angles[end]), (depths[i + 1], angles[end])] for end in (0, -1)]
+    return lines
 
 
 class ScrewViews(QWidget):

@@ -6,22 +6,26 @@ No Qt here. A state is frozen, so that undoing is going back to the one before.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from psygnal import Signal
-from spineimg.anatomy import LEVELS, Construct, Status, order, parse_level
+from spineimg.anatomy import LEVELS, Construct, Role, Status, order, parse_level
 from spineimg.cutoffs import PUBLISHED, Cutoff
-from spineimg.errors import RoiError, SpineImgError
+from spineimg.errors import PixelError, RoiError, SpineImgError
 from spineimg.geometry import FloatArray, unit
 from spineimg.io.opening import state as stated_volume
 from spineimg.io.rois import read_rois, write_rois
 from spineimg.notes import Note
-from spineimg.pipeline import assess, used_rois
+from spineimg.pipeline import Settings, assess
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.rois import POSITIONS, Ellipse, RoiSet, VertebraRoi
+from spineimg.vertebra.body import Body
+from spineimg.vertebra.click import Placed, rois_of_click
+from spineimg.vertebra.hu import VertebraHU, measure
+from spineimg.vertebra.planes import undecodable
 from spineimg.volume import Acquisition, CTVolume
 
 _UNUSUAL = ("T13", "L6")
@@ -73,6 +77,11 @@ class Session:
         self._states: list[State] = [State(RoiSet((), reader=reader))]
         self._at = 0
         self._result: CaseResult | None = None
+        self._known: dict[VertebraRoi, VertebraHU] = {}
+        """ROIs of the states that were measured, each once; they are compared by identity."""
+        self._bodies: dict[tuple[float, ...], Body | None] = {}
+        """What was found around clicks."""
+        self._bearing: frozenset[str] = frozenset()
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -117,33 +126,75 @@ class Session:
     # -- measuring ----------------------------------------------------------------------------------------------------
 
     def _measured(self, state: State) -> CaseResult:
-        found = assess(stated_volume(self._volume, state.stated), state.rois, cutoffs=state.cutoffs)
-        vertebrae = tuple(
-            replace(one, notes=(*state.placed[one.level], *one.notes)) if one.level in state.placed else one
-            for one in found.vertebrae
-        )
-        return replace(found, vertebrae=vertebrae)
+        volume = stated_volume(self._volume, state.stated)
+        known = {roi.level: self._hu(volume, roi, state.placed.get(roi.level, ())) for roi in state.rois.vertebrae}
+        return self._assessed(volume, state, known)
 
-    def try_click(self, level: str, point_lps_mm: FloatArray) -> tuple[VertebraRoi, VertebraResult]:
-        """What the core makes of a click, not entered yet: the ROI, spelled out where a body was found."""
+    def _assessed(self, volume: CTVolume, state: State, known: Mapping[str, VertebraHU]) -> CaseResult:
+        """The core's result; vertebrae that bear a screw are measured and never flagged, as the core does it."""
+        marked = tuple(
+            replace(roi, status=Status.INSTRUMENTED) if roi.level in self._bearing and roi.status is None else roi
+            for roi in state.rois.vertebrae
+        )
+        return assess(volume, replace(state.rois, vertebrae=marked), cutoffs=state.cutoffs, known=known)
+
+    def _hu(self, volume: CTVolume, roi: VertebraRoi, placed: tuple[Note, ...]) -> VertebraHU:
+        """What the core measures in a ROI, with the notes of the search that placed it. What the reader may state of
+        the acquisition (voltage, contrast, kernel) changes flags and notes on the scan, not this."""
+        if roi not in self._known:
+            volume.require_usable()
+            found = measure(volume, roi)
+            self._known[roi] = replace(found, notes=(*placed, *found.notes))
+        return self._known[roi]
+
+    def try_click(self, level: str, point_lps_mm: FloatArray) -> tuple[VertebraRoi, tuple[Note, ...]]:
+        """What the core makes of a click, not entered yet: the ROI, with ellipses if a body was found, and notes.
+
+        Raises SeriesError for a series that cannot be measured.
+        """
+        volume = self.volume
+        volume.require_usable()
         old = self.state.roi(level)
-        roi = VertebraRoi(level, center_lps_mm=point_lps_mm, confirmed=True, status=old.status if old else None)
-        return self._tried(roi)
+        try:
+            placed = rois_of_click(volume, point_lps_mm, level, "endplate", Settings().hu.click)
+        except PixelError as error:
+            placed = Placed((), (undecodable(error, level),), None)
+        self._bodies[_place(point_lps_mm)] = placed.body
+        status = old.status if old is not None else None
+        return VertebraRoi(level, point_lps_mm, placed.rois, confirmed=True, status=status), placed.notes
+
+    def body(self, level: str) -> Body | None:
+        """The body around the click of a level, where there is one."""
+        roi = self.state.roi(level)
+        if roi is None or roi.center_lps_mm is None:
+            return None
+        key = _place(roi.center_lps_mm)
+        if key not in self._bodies:  # the click comes from a file
+            self.try_click(level, roi.center_lps_mm)
+        return self._bodies[key]
 
     def try_ellipses(self, level: str, ellipses: Sequence[Ellipse]) -> VertebraResult:
-        """One vertebra measured with these ellipses, not entered: for a drag that is under way."""
-        roi = self.state.roi(level) or VertebraRoi(level)
-        return self._tried(replace(roi, ellipses=tuple(ellipses), mask=None))[1]
+        """One vertebra measured with these ellipses beside the others, not entered: for a drag that is under way."""
+        state, volume = self.state, self.volume
+        old = state.roi(level) or VertebraRoi(level)
+        roi = replace(old, ellipses=tuple(ellipses), mask=None)
+        tried = state.with_roi(roi)
+        known = {one.level: self._hu(volume, one, ()) for one in state.rois.vertebrae if one.level != level}
+        known[level] = measure(volume, roi)
+        found = self._assessed(volume, tried, known)
+        return next(one for one in found.vertebrae if one.level == level)
 
-    def _tried(self, roi: VertebraRoi) -> tuple[VertebraRoi, VertebraResult]:
-        """One vertebra alone, with its role."""
-        construct = self.state.rois.construct
-        own = Construct(
-            roi.level if construct.uiv == roi.level else None, roi.level if construct.liv == roi.level else None
-        )
-        rois = RoiSet((roi,), own)
-        found = assess(self.volume, rois, cutoffs=self.state.cutoffs)
-        return used_rois(rois, found).vertebrae[0], found.vertebrae[0]
+    @property
+    def bearing(self) -> frozenset[str]:
+        """Levels that hold a screw, as the implant screen found."""
+        return self._bearing
+
+    def set_bearing(self, levels: Iterable[str]) -> None:
+        """Tells which levels hold a screw: no step of the reader's, so it is neither undone nor kept."""
+        if frozenset(levels) != self._bearing:
+            self._bearing = frozenset(levels)
+            self._result = None
+            self.changed.emit()
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -153,24 +204,20 @@ class Session:
         self._states = [*self._states[: self._at + 1], state]
         self._at += 1
         self._result = result
+        held = {roi for one in self._states for roi in one.rois.vertebrae}
+        self._known = {roi: hu for roi, hu in self._known.items() if roi in held}
         self.changed.emit()
 
-    def click(self, level: str, point_lps_mm: FloatArray) -> VertebraResult:
-        """A click in the body of a level. Where none is found nothing is entered; the result's notes say why."""
-        roi, found = self.try_click(parse_level(level), point_lps_mm)
-        if not roi.ellipses:
-            return found
-        self._enter(roi, found.hu.notes)
-        return self.vertebra(level) or found
-
-    def _enter(self, roi: VertebraRoi, notes: Sequence[Note]) -> None:
-        """Enters a ROI from a click, with those notes that measuring its ellipses would not give again."""
-        again = self.try_ellipses(roi.level, roi.ellipses).hu.notes
-        before = self.state.roi(self._last)
-        if before is not None and before.center_lps_mm is not None and roi.center_lps_mm is not None:
-            self._upwards = order(roi.level) < order(self._last)
-        self._last = roi.level
-        self._do(self.state.with_roi(roi, tuple(note for note in notes if note not in again)))
+    def click(self, level: str, point_lps_mm: FloatArray) -> tuple[Note, ...]:
+        """A click in the body of a level. Where none is found nothing is entered; the notes say why."""
+        roi, notes = self.try_click(parse_level(level), point_lps_mm)
+        if roi.ellipses:
+            before = self.state.roi(self._last)
+            if before is not None and before.center_lps_mm is not None:
+                self._upwards = order(roi.level) < order(self._last)
+            self._last = roi.level
+            self._do(self.state.with_roi(roi, notes))
+        return notes
 
     def place_by_hand(self, level: str, point_lps_mm: FloatArray) -> None:
         """Three ellipses of a usual size around a point, on original slices, to be moved by the reader."""
@@ -219,15 +266,21 @@ class Session:
         """What the reader states where the file says nothing. Raises SeriesError where it says otherwise."""
         self._do(replace(self.state, stated=stated))
 
-    def add_named(self, rois: RoiSet) -> None:
+    def add_named(self, placed: Iterable[tuple[VertebraRoi, tuple[Note, ...]]]) -> None:
         """Vertebrae that were found along the spine; those that the reader has entered stay as they are."""
         state = self.state
-        for roi in rois.vertebrae:
+        for roi, notes in placed:
             if state.roi(roi.level) is None:
-                spelled, found = self._tried(roi) if not roi.ellipses else (roi, None)
-                notes = tuple(note for note in found.hu.notes) if found is not None else ()
-                state = state.with_roi(spelled, notes if spelled.ellipses else ())
+                state = state.with_roi(roi, notes)
         self._do(state)
+
+    def _spelled(self, roi: VertebraRoi) -> tuple[VertebraRoi, tuple[Note, ...]]:
+        """A ROI with the ellipses of its click, where it has nothing else, and the notes of the search."""
+        if roi.ellipses or roi.mask is not None or roi.center_lps_mm is None:
+            return roi, ()
+        found, notes = self.try_click(roi.level, roi.center_lps_mm)
+        spelled = replace(found, confirmed=roi.confirmed, status=roi.status)
+        return spelled, notes if spelled.ellipses else ()
 
     # -- history ------------------------------------------------------------------------------------------------------
 
@@ -257,11 +310,20 @@ class Session:
         """A ROI file as one step that can be undone. Clicks in it are looked up now. Raises RoiError."""
         self.enter(read_rois(path))
 
-    def enter(self, rois: RoiSet, placed: Mapping[str, tuple[Note, ...]] | None = None) -> None:
-        """A set of ROIs in place of the present one."""
-        found = assess(self.volume, rois, cutoffs=self.state.cutoffs)
-        spelled = replace(used_rois(rois, found), reader=self.reader)
-        self._do(replace(self.state, rois=spelled, placed=dict(placed or {})))
+    def enter(
+        self,
+        rois: RoiSet,
+        placed: Mapping[str, tuple[Note, ...]] | None = None,
+        cutoffs: tuple[Cutoff, ...] | None = None,
+        stated: Acquisition | None = None,
+    ) -> None:
+        """A set of ROIs in place of the present one, with the rest of a state where it was kept."""
+        was = self.state
+        state = State(replace(rois, vertebrae=(), reader=self.reader), cutoffs or was.cutoffs, {}, stated or was.stated)
+        for roi in rois.vertebrae:
+            spelled, notes = self._spelled(roi)
+            state = state.with_roi(spelled, notes or (placed or {}).get(roi.level, ()))
+        self._do(state)
 
     def save(self, path: str | Path) -> None:
         """The ROI file of the contract. Raises RoiError."""
@@ -281,6 +343,23 @@ def default_ellipses(volume: CTVolume, point_lps_mm: FloatArray) -> tuple[Ellips
         center = center + (geometry.positions_mm[k] - center @ geometry.normal_lps) * geometry.normal_lps
         ellipses.append(Ellipse(position, center, left, back, DEFAULT_AXES_MM))
     return tuple(ellipses)
+
+
+def _place(point_lps_mm: FloatArray) -> tuple[float, ...]:
+    return tuple(float(part) for part in point_lps_mm)
+
+
+def own_cutoff(value_hu: float, source: str) -> Cutoff:
+    """A reader's own cutoff for the LIV; the flag names its source everywhere."""
+    return Cutoff(
+        value_hu=value_hu,
+        role=Role.LIV,
+        source=source,
+        citation=source,
+        population="as told by the source",
+        method="mean of the slice means",
+        conditions="taken for unenhanced scans at 120 kVp",
+    )
 
 
 Say = Callable[[str], None]

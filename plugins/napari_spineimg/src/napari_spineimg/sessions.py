@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from platformdirs import user_data_path
 from psygnal import Signal
 from spineimg.agreement import agree
+from spineimg.cutoffs import PUBLISHED
 from spineimg.errors import SpineImgError
 from spineimg.export.json import agreement_to_dict, result_to_dict, write_json
+from spineimg.implants.model import ImplantScreen, Vector
 from spineimg.io.rois import parse_rois, rois_to_dict
 from spineimg.notes import Note
+from spineimg.pipeline import known_vertebrae
+from spineimg.volume import Acquisition, Sharpness
 
-from napari_spineimg.session import Session
+from napari_spineimg.session import Session, State, own_cutoff
 from napari_spineimg.study import Study
 
 READERS = ("A", "B")
@@ -37,9 +44,25 @@ class Sessions:
         self.study = study
         self.by_reader = {name: Session(study.volume, name) for name in READERS}
         self.active = READERS[0]
+        self.screen: ImplantScreen | None = None
+        """What the implant screen found, and `screened_names`, the vertebrae that named its levels then."""
+        self.screened_names: dict[str, Vector] = {}
         self.restored: tuple[str, ...] = tuple(name for name in READERS if self._restore(name))
         for name in READERS:
-            self.by_reader[name].changed.connect(self._keep)
+            self.by_reader[name].changed.connect(partial(self._keep, name))
+
+    def names(self) -> dict[str, Vector]:
+        """The vertebrae of the active session and where they are, from which an implant screen names its levels."""
+        known = known_vertebrae(self.session.state.rois)
+        return {one.level: tuple(np.round(one.center_lps_mm, 3).tolist()) for one in known}
+
+    def take_screen(self, screen: ImplantScreen, names: dict[str, Vector]) -> None:
+        """Keeps what the implant screen found with these names. Vertebrae that bear a screw are never flagged, as the
+        core has it."""
+        self.screen, self.screened_names = screen, names
+        bearing = {screw.level for screw in screen.screws if screw.level is not None}
+        for session in self.by_reader.values():
+            session.set_bearing(bearing)
 
     @property
     def session(self) -> Session:
@@ -65,19 +88,15 @@ class Sessions:
     def file(self, reader: str) -> Path:
         return autosave_folder() / f"{self.study.key}-{reader}.rois.json"
 
-    def _keep(self) -> None:
-        """Writes the active session; a session that was emptied leaves no file."""
-        file, state = self.file(self.active), self.session.state
+    def _keep(self, reader: str) -> None:
+        """Writes a session; one that was emptied leaves no file."""
+        file, state = self.file(reader), self.by_reader[reader].state
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             if not state.rois.vertebrae:
                 file.unlink(missing_ok=True)
                 return
-            placed = {
-                level: [{"code": note.code, "text": note.text, "about": note.about} for note in notes]
-                for level, notes in state.placed.items()
-            }
-            write_json(file, rois_to_dict(state.rois, file.parent) | {"placed_notes": placed})
+            write_json(file, rois_to_dict(state.rois, file.parent) | _beside_rois(state))
         except (OSError, SpineImgError) as error:
             self.said.emit(f"the session cannot be kept in {file.parent}: {error}")
 
@@ -86,9 +105,28 @@ class Sessions:
         file = self.file(reader)
         try:
             content = json.loads(file.read_bytes())
-            rois = parse_rois({key: value for key, value in content.items() if key != "placed_notes"}, file.parent)
+            rois = parse_rois({key: value for key, value in content.items() if key not in _BESIDE}, file.parent)
             placed = {level: tuple(Note(**note) for note in notes) for level, notes in content["placed_notes"].items()}
-            self.by_reader[reader].enter(rois, placed)
+            cutoffs = tuple(own_cutoff(one["value_hu"], one["source"]) for one in content.get("own_cutoffs", ()))
+            stated = dict(content.get("stated", {}))
+            if stated.get("sharpness") is not None:
+                stated["sharpness"] = Sharpness(stated["sharpness"])
+            self.by_reader[reader].enter(rois, placed, cutoffs or None, Acquisition(**stated))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SpineImgError):
             return False  # nothing was kept, or not by this program
         return True
+
+
+_BESIDE = ("placed_notes", "own_cutoffs", "stated")
+
+
+def _beside_rois(state: State) -> dict[str, Any]:
+    """What a session keeps beside the ROI file of the contract, under the names of _BESIDE."""
+    placed = {level: [asdict(note) for note in notes] for level, notes in state.placed.items()}
+    own = [{"value_hu": one.value_hu, "source": one.source} for one in state.cutoffs if one not in PUBLISHED]
+    stated = {name: getattr(state.stated, name) for name in ("kvp", "contrast", "kernel", "sharpness")}
+    return {
+        "placed_notes": placed,
+        "own_cutoffs": own,
+        "stated": {name: value for name, value in stated.items() if value is not None},
+    }

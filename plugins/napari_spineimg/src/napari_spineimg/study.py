@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from spineimg.errors import PixelError
 from spineimg.geometry import FloatArray
 from spineimg.volume import CTVolume
@@ -34,6 +36,11 @@ class Study:
         return series.description or series.series_instance_uid or self.path.rstrip("/").rsplit("/", 1)[-1]
 
     @property
+    def case(self) -> str:
+        """The case's name in a table, as the command line has it: its folder or file."""
+        return Path(self.path).resolve().name
+
+    @property
     def key(self) -> str:
         """A name for files that tells nobody whose scan it is."""
         series = self.volume.series
@@ -43,6 +50,28 @@ class Study:
     def loaded_volume(self) -> CTVolume:
         """The volume as far as it is in memory: for pictures that must not wait."""
         return replace(self.volume, source=LoadedOnly(self.cache))
+
+    def loaded_plane(self, axis: int, place: float) -> tuple[npt.NDArray[np.float32], float]:
+        """(picture, world coordinate) of the plane of voxels nearest to `place` across a world axis.
+
+        The picture's rows and columns follow the other two world axes; nan where a slice is not in memory yet. For
+        series whose voxels lie along the world's axes (`display.exact`).
+        """
+        display, shape = self.display, self.display.data.shape
+        at = int(np.clip(round((place - display.translate[axis]) / display.scale[axis]), 0, shape[axis] - 1))
+        if axis == 0:
+            picture = self._loaded_slice(at).astype(np.float32)
+        else:
+            take = (at, slice(None)) if axis == 1 else (slice(None), at)
+            picture = np.stack([self._loaded_slice(k)[take] for k in range(shape[0])]).astype(np.float32)
+        for n, other in enumerate(one for one in range(3) if one != axis):
+            if display.scale[other] < 0:
+                picture = np.flip(picture, n)
+        return picture, float(display.translate[axis] + at * display.scale[axis])
+
+    def _loaded_slice(self, k: int) -> npt.NDArray[Any]:
+        hu = self.cache.kept(k)
+        return hu if hu is not None else np.broadcast_to(np.float32(np.nan), self.display.data.shape[1:])
 
     def slice_near(self, point_lps_mm: FloatArray) -> int:
         return self.volume.geometry.nearest_slice(point_lps_mm)[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from spineimg.anatomy import Role
 from spineimg.export.json import all_notes
+from spineimg.implants.model import ImplantScreen, Loosening
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.vertebra.flags import Call
 
@@ -28,6 +30,15 @@ CALLS = {
     Call.NOT_BELOW: Look("▲", "NOT BELOW", "#005a9c"),
     Call.NOT_ASSESSED: Look("○", "NOT ASSESSED", "#6a3d9a"),
 }
+
+
+WORDS = {
+    Loosening.PRESENT: "▼ present",
+    Loosening.ABSENT: "● absent",
+    Loosening.INDETERMINATE: "◆ indeterminate",
+    Loosening.NOT_ASSESSED: "○ not assessed",
+}
+"""Verdicts on a screw, with the shape that stands beside each word."""
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -71,12 +82,15 @@ def headline(vertebra: VertebraResult) -> str:
 
 
 def against(vertebra: VertebraResult) -> str:
-    """The interval, the cutoff and its paper."""
+    """The interval, or why there is none to be compared; the cutoff and its paper."""
     flag = vertebra.flag
     if flag is None:
         return ""
     span = "no interval"
-    if flag.interval_hu is not None:
+    because = re.search(r"Not assessed because: (.*?)\.(?: |$)", flag.text)
+    if because is not None:
+        span = f"because {because[1]}"
+    elif flag.interval_hu is not None:
         low, high = (number(end) for end in flag.interval_hu)
         span = f"unenhanced at 120 kVp {low} to {high} HU"
     return f"{span} · cutoff {flag.cutoff_hu:g} HU ({flag.source})"
@@ -115,6 +129,30 @@ def report_text(result: CaseResult) -> str:
         if one.hu.mean_hu is None:
             sentences.append(f"{_named(one)} was not measured: {why_not(one)}.")
     sentences += [f"{note.text[:1].upper()}{note.text[1:]}." for note in result.notes]
+    return " ".join(sentences)
+
+
+def screw_report(screen: ImplantScreen) -> str:
+    """One paragraph on the screws for a radiology report."""
+    if not screen.screws:
+        return "No screw was found."
+    groups = []
+    for verdict in Loosening:
+        ids = [one.id for one in screen.screws if one.loosening is verdict]
+        if ids:
+            groups.append(f"{verdict.value.replace('_', ' ')}: {', '.join(ids)}")
+    sentences = [f"{len(screen.screws)} screws; loosening (lucent zone wider than 1 mm) {'; '.join(groups)}."]
+    for one in screen.screws:
+        if one.loosening is Loosening.PRESENT:
+            halo = one.halo
+            span = (
+                ""
+                if halo.interval_mm is None
+                else " (90 % interval {} to {} mm)".format(*map(number, halo.interval_mm))
+            )
+            sentences.append(f"{one.id}: median width {number(halo.width_median_mm)} mm{span}.")
+    sentences.append(screen.grade.text)
+    sentences += [f"{note.text[:1].upper()}{note.text[1:]}." for note in screen.notes]
     return " ".join(sentences)
 
 

@@ -40,10 +40,10 @@ def apply(layer: Image, window: Window) -> None:
 
 
 def words(limits_hu: tuple[float, float] | list[float]) -> str:
-    """Width and level of contrast limits, with the window's name where it has one."""
+    """Width and level of contrast limits, and in a line below the window's name where it has one."""
     low, high = limits_hu
     named = [one.name for one in WINDOWS if one.limits_hu == (low, high)]
-    return f"W {high - low:.0f} L {(high + low) / 2:.0f}" + (f" ({named[0]})" if named else "")
+    return f"W {high - low:.0f} L {(high + low) / 2:.0f}" + (f"\n{named[0]}" if named else "")
 
 
 def _on_current(window: Window) -> None:
