@@ -132,6 +132,7 @@ def test_pieces_that_are_not_known_do_not_count() -> None:
         ({"slice_mm": 3.0}, "thick"),
         ({"sharpness": Sharpness.SHARP}, "sharp"),
         ({"texture": -0.2}, "sharp"),
+        ({"texture": -0.08, "sharpness": None}, "does not name the kernel"),
         ({"artifact_reduction": True}, "artefact reduction"),
         ({"psf": Psf(1.7, 0.7)}, "blurred"),
     ],
@@ -156,8 +157,14 @@ def test_fits_that_cannot_tell() -> None:
         assert word in halo.reason
     dark = Shaft(SHAFT.head_lps_mm, SHAFT.tip_lps_mm, 6.5, 3900.0, False)
     assert judge(fit(2.0), dark, conditions())[1] is N
-    assert judge(fit(1.0), SHAFT, conditions(psf=Psf(1.2, 0.7)))[1] is N
-    assert judge(fit(2.5), SHAFT, conditions(psf=Psf(1.2, 0.7)))[1] is P
+    assert judge(fit(1.0), SHAFT, conditions(psf=Psf(1.3, 0.7)))[1] is N
+    assert judge(fit(2.5), SHAFT, conditions(psf=Psf(1.3, 0.7)))[1] is P
+
+
+def test_the_name_of_a_soft_kernel_counts_more_than_the_grain() -> None:
+    """Planted: one line for both; fixed screws of soft scans were refused for their streaks' grain."""
+    assert judge(fit(2.0), SHAFT, conditions(texture=-0.08))[1] is P
+    assert judge(fit(2.0), SHAFT, conditions(texture=-0.08, sharpness=None))[1] is N
 
 
 @pytest.mark.parametrize(

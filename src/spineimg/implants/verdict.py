@@ -106,8 +106,14 @@ def refusal_by_scan(shaft: Shaft, conditions: Conditions, settings: VerdictSetti
     """Why nothing can be said on this scan around this shaft; empty when something can."""
     if conditions.artifact_reduction:
         return "metal artefact reduction makes and hides dark rims around screws: use the series without it"
-    if conditions.sharpness is Sharpness.SHARP or conditions.texture < settings.sharp_texture:
+    if conditions.sharpness is Sharpness.SHARP:
         return "a sharp kernel paints a dark rim around metal: use a soft-tissue series"
+    told_soft = conditions.sharpness is Sharpness.SOFT
+    if conditions.texture < (settings.sharpened_texture if told_soft else settings.sharp_texture):
+        return (
+            "the noise has the grain of a sharp kernel, which paints a dark rim around metal, or of strong streaks"
+            + ("" if told_soft else "; the header does not name the kernel: use a soft-tissue series")
+        )
     if conditions.slice_mm > settings.thickest_slice_mm + 1e-6:
         return (
             f"slices of {conditions.slice_mm:.1f} mm are too thick for a zone of 1 mm: "
