@@ -51,10 +51,11 @@ def conditions(**changes: object) -> Conditions:
 
 @pytest.mark.parametrize(
     ("width_mm", "spread_mm", "verdict"),
-    [(2.0, 0.2, P), (0.2, 0.3, A), (1.1, 0.4, I), (0.8, 0.5, I)],
+    [(2.0, 0.2, P), (0.2, 0.3, A), (1.1, 0.4, I), (0.8, 0.5, I), (0.7, 0.3, I)],
 )
 def test_the_limit_is_one_millimetre(width_mm: float, spread_mm: float, verdict: Loosening) -> None:
-    """Planted: `present` decided by the best width instead of the interval's lower end."""
+    """Planted: `present` decided by the best width instead of the interval's lower end; `absent` with an interval that
+    goes on beyond the limit."""
     halo, found = judge(fit(width_mm, spread_mm), SHAFT, conditions())
     assert found is verdict
     assert halo.interval_mm is not None

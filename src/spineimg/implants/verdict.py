@@ -47,9 +47,6 @@ class _Surface:
     judged: BoolArray
     step_mm: float
 
-    def shifted(self, change_mm: float) -> _Surface:
-        return _Surface(np.maximum(self.width_mm + change_mm, 0), self.judged, self.step_mm)
-
     def coverage(self, limit_mm: float) -> float:
         return float(np.mean(self.width_mm[self.judged] > limit_mm))
 
@@ -195,9 +192,7 @@ def _verdict(
     long = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged) >= needed
     wide = covered >= settings.coverage - settings.coverage_error
     surely = wide and long and fit.evidence >= settings.evidence
-    # Half the way up the interval: single pieces are less certain than the screw, whose evidence counts as well.
-    upper = surface.shifted(0.5 * max(fit.shift_mm[1], 0.0)).coverage(limit)
-    narrow = covered < settings.coverage / 2 and upper < settings.coverage and fit.evidence < 0
+    narrow = covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence < 0
     blurred = conditions.psf.fwhm_in_plane_mm > settings.widest_blur_mm
     if blurred and interval[0] < 1.5 * limit and interval[1] > 0.5 * limit:
         return Loosening.NOT_ASSESSED, (

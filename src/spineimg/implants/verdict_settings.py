@@ -86,7 +86,7 @@ class VerdictSettings:
         metadata={
             "unit": "part",
             "range": (0.0, 1.0),
-            "source": "phantoms: of three read narrow at 0.3-0.4, two had a zone on half of the surface; of 27 above, one",
+            "source": "phantoms: of three read narrow at 0.3-0.4, two had a zone on half of it; of 27 above, one",
             "help": "With less of the surface judged there is a note, and `absent` is not said.",
         },
     )
@@ -104,8 +104,8 @@ class VerdictSettings:
         metadata={
             "unit": "mm",
             "range": (0.5, 2.0),
-            "source": "computed: of a 1 mm zone at 110 HU contrast, 20 HU are left at 1.0 mm and 5 HU at 1.3 mm; threads "
-            "make the blur read up to 0.2 mm too wide",
+            "source": "computed: of a 1 mm zone at 110 HU contrast, 20 HU are left at 1.0 mm and 5 HU at 1.3 mm; "
+            "threads make the blur read up to 0.2 mm too wide",
             "help": "With a wider blur in the slice plane, only widths clearly off the limit are judged.",
         },
     )
