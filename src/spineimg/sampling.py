@@ -7,7 +7,7 @@ padding or is not finite counts as covered and is never a value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.rois import Ellipse
-from spineimg.volume import CTVolume, HUArray
+from spineimg.volume import CTVolume, HUArray, KeptSlices
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
@@ -62,24 +62,20 @@ class SliceReader:
     """Reads each slice of a volume once. Make one for each vertebra, so that memory stays bounded."""
 
     def __init__(self, volume: CTVolume) -> None:
-        self.volume = volume
-        self._slices: dict[int, HUArray] = {}
-
-    def read(self, k: int) -> HUArray:
-        """(rows, columns) HU of slice k. Raises PixelError."""
-        if k not in self._slices:
-            self._slices[k] = self.volume.read(k)
-        return self._slices[k]
+        self._kept = KeptSlices.of(volume)
+        self.volume = replace(volume, source=self._kept)
 
     def window(self, k: int, rows: slice, columns: slice) -> HUArray:
         """A cut-out of slice k; nan where there is no measurement."""
-        hu: HUArray = self.read(k)[rows, columns]
+        first, last, every = rows.indices(self.volume.geometry.shape[1])
+        hu: HUArray = self._kept.rows_at_hand(k, first, max(first, last))[::every, columns]
         valid = self.volume.valid(k, hu)
         return hu if valid.all() else np.where(valid, hu, np.float32(np.nan))
 
     def values(self, k: int, rows: IntArray, columns: IntArray) -> FloatArray:
         """(n,) HU of voxels (k, row, column), which lie in the image; nan where there is no measurement."""
-        hu: HUArray = self.read(k)[rows, columns]
+        first, last = (int(rows.min()), int(rows.max()) + 1) if len(rows) else (0, 0)
+        hu: HUArray = self._kept.rows_at_hand(k, first, last)[rows - first, columns]
         return np.where(self.volume.valid(k, hu), hu, np.nan)
 
 

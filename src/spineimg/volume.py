@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -34,6 +35,17 @@ class SliceSource(Protocol):
     def sop_instance_uid(self, k: int) -> str | None:
         """The SOP instance that holds slice k; None when the source is not DICOM."""
         ...
+
+
+RowReader = Callable[[int, int, int], HUArray | None]
+"""(k, first, last) -> rows `first` up to but not `last` of slice k, with the values of `read`, though int16 where these
+rows alone fit it; None where reading the whole slice costs no more. Raises PixelError."""
+
+
+def row_reader(source: SliceSource) -> RowReader | None:
+    """`read_rows` of a source that has it: it can read part of a slice for less than the whole."""
+    found: RowReader | None = getattr(source, "read_rows", None)
+    return found
 
 
 class Verdict(StrEnum):
@@ -113,6 +125,12 @@ class CTVolume:
         """(rows, columns) HU of slice k."""
         return self.source.read(k)
 
+    def read_rows(self, k: int, first: int, last: int) -> HUArray:
+        """(last - first, columns) HU of some rows of slice k, within the image."""
+        read = row_reader(self.source)
+        own = read(k, first, last) if read is not None and first < last else None
+        return self.source.read(k)[first:last] if own is None else own
+
     def valid(self, k: int, hu: HUArray) -> npt.NDArray[np.bool_]:
         """(rows, columns) True where `hu` of slice k is a measurement: finite, possible, and not pixel padding."""
         padding = self.source.padding_hu(k)
@@ -137,3 +155,54 @@ class ArraySource:
 
     def sop_instance_uid(self, k: int) -> str | None:
         return None
+
+
+def keeping(volume: CTVolume) -> CTVolume:
+    """The volume with every slice decoded once: a body's search, its endplates and its ROIs need the same ones.
+
+    It holds all slices that were read, or the rows of them, for as long as it lives.
+    """
+    return volume if isinstance(volume.source, KeptSlices) else replace(volume, source=KeptSlices(volume.source))
+
+
+class KeptSlices:
+    """A source of slices and those that were read."""
+
+    def __init__(self, source: SliceSource) -> None:
+        self._source = source
+        self._read_rows = row_reader(source)
+        self._slices: dict[int, HUArray] = {}
+        self._rows: dict[int, tuple[int, HUArray]] = {}
+        self._padding_hu: dict[int, tuple[float, float] | None] = {}
+
+    @classmethod
+    def of(cls, volume: CTVolume) -> KeptSlices:
+        return volume.source if isinstance(volume.source, cls) else cls(volume.source)
+
+    def read(self, k: int) -> HUArray:
+        if k not in self._slices:
+            self._slices[k] = self._source.read(k)
+            self._rows.pop(k, None)
+        return self._slices[k]
+
+    def read_rows(self, k: int, first: int, last: int) -> HUArray:
+        if self._read_rows is not None and k not in self._rows and k not in self._slices:
+            rows = self._read_rows(k, first, last)
+            if rows is not None:
+                self._rows[k] = (first, rows)
+        return self.rows_at_hand(k, first, last)
+
+    def rows_at_hand(self, k: int, first: int, last: int) -> HUArray:
+        """Rows that are kept already, else those of the whole slice: whoever needs more of it will not read again."""
+        start, rows = self._rows.get(k, (0, None))
+        if rows is None or first < start or last > start + len(rows):
+            start, rows = 0, self.read(k)
+        return rows[first - start : last - start]
+
+    def padding_hu(self, k: int) -> tuple[float, float] | None:
+        if k not in self._padding_hu:
+            self._padding_hu[k] = self._source.padding_hu(k)
+        return self._padding_hu[k]
+
+    def sop_instance_uid(self, k: int) -> str | None:
+        return self._source.sop_instance_uid(k)

@@ -70,7 +70,7 @@ def test_original_slices_when_asked_for() -> None:
         ("L3", (0.0, 33.0, 0.0), None),
         ("L3", (45.0, 0.0, 0.0), None),
         ("L3", (0.0, 0.0, 18.0), None),
-        ("T11", (0.0, 0.0, 0.0), "body_cut"),
+        ("T10", (0.0, 0.0, -6.0), "body_cut"),
         ("L3", (0.0, 400.0, 0.0), "click_outside_volume"),
     ],
     ids=["canal", "muscle", "disc", "cut by the image", "beyond the image"],
@@ -89,7 +89,7 @@ def test_slices_too_thick_for_a_click() -> None:
     from dataclasses import replace
 
     volume = spineimg.load(STUDY / "ct")
-    thick = replace(volume, acquisition=replace(volume.acquisition, slice_thickness_mm=4.8))
+    thick = replace(volume, acquisition=replace(volume.acquisition, slice_thickness_mm=5.5))
     (one,) = spineimg.assess(thick, RoiSet((click("L3"),))).vertebrae
     assert (one.hu.mean_hu, codes(one)) == (None, {"body_not_found"})
 

@@ -14,11 +14,11 @@ from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.vertebra import naming
 from spineimg.vertebra.body import BodyNotFoundError
 from spineimg.vertebra.canal import sideways
-from spineimg.vertebra.endplates import EndplateFit, Start, _edge
+from spineimg.vertebra.endplate_model import Start, edge_of
+from spineimg.vertebra.endplates import EndplateFit
 from spineimg.vertebra.hu import measure
-from spineimg.vertebra.kept import keeping
 from spineimg.vertebra.naming import name_spine
-from spineimg.volume import ArraySource, CTVolume
+from spineimg.volume import ArraySource, CTVolume, keeping
 from tests.vertebra.spine_phantoms import WHOLE, spine
 
 
@@ -28,7 +28,7 @@ def test_an_edge_is_a_step_averaged_over_slice_and_blur(half: float, blur: float
     depth = np.linspace(-6, 6, 41)
     across = np.linspace(-half, half, 4001)
     wanted = norm.cdf((depth[:, None] + across) / blur).mean(axis=1)
-    value, rate = _edge(half, blur).at(depth)
+    value, rate = edge_of(half, blur).at(depth)
     np.testing.assert_allclose(value, wanted, atol=5e-4)
     np.testing.assert_allclose(rate, np.gradient(wanted, depth), atol=0.06)
 

@@ -14,14 +14,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spineimg.geometry import FloatArray
-from spineimg.implants.cylinder import Frame, blur_across, frame, side_values
-from spineimg.implants.edge import Edge, EdgeSettings, edge_of
+from spineimg.implants.cylinder import Frame, blur_across, flatness, frame, side_values
+from spineimg.implants.edge import Edge, EdgeSettings, edge_of, with_core
 from spineimg.implants.ends import find_head, fit_tip, thinned
 from spineimg.implants.metal_map import MetalMap
 from spineimg.implants.thread import Thread, ThreadSettings, find_thread, sharpened
 
 if TYPE_CHECKING:
     from spineimg.implants.psf import Psf
+
+
+_THICK_SLICE_MM = 2.5
+"""Slices farther apart do not show a shaft's sides above and below. Engineering choice: a shaft's radius is 2-4 mm."""
+_STEEP = 0.75
+"""What runs along the patient, nearer to that than the angle of this cosine, is not smeared: rays cross it briefly."""
+_FLAT = 0.6
+"""Directions flatter than this (`flatness`) lie in the smear of starved rays. Engineering choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,9 @@ def fit_shaft(
     blur = blur_across(side.axis, psf, metal.geometry.normal_lps)
     places = side.axis.places(points)
     tip, cone = fit_tip(places, hu, side.radius_mm, length / 2, side.edge, blur)
-    head, has_head = find_head(places, hu, side.radius_mm, -length / 2, side.edge, blur)
+    # Beside dense metal the smear in the slice plane would pass for the tulip.
+    across = flatness(places, side.axis, metal.geometry.normal_lps) < (1.1 if side.edge.core is None else _FLAT)
+    head, has_head = find_head(places[across], hu[across], side.radius_mm, -length / 2, side.edge, blur)
     if tip - head < 5.0:
         return None
     return ShaftFit(side.axis, head, tip, side.radius_mm, cone, side.edge, side.thread, side.misfit, has_head)
@@ -148,13 +158,16 @@ def fit_piece(
 
 
 def _straightened(
-    axis: Frame, points: FloatArray, hu: FloatArray, length_mm: float, settings: AxisSettings
+    axis: Frame, points: FloatArray, hu: FloatArray, length_mm: float, brighter: float, settings: AxisSettings
 ) -> Frame | None:
-    """The robust straight line through the centroids of cross-sections, weights clipped at 3071 HU on every scale."""
+    """The robust straight line through the centroids of cross-sections, weights clipped at 3071 HU on every scale.
+
+    brighter: how far the level of metal was raised for dense metal; the weights rise with it, or streaks would count.
+    """
     low, high = _shaft_range(length_mm, settings)
     for reach in (6.0, 5.0):
         places = axis.places(points)
-        weight = np.clip(hu, 1200.0, 3071.0) - 1200.0
+        weight = np.clip(hu / brighter, 1200.0, 3071.0) - 1200.0
         weight[(np.hypot(places[:, 1], places[:, 2]) > reach) | (places[:, 0] < low) | (places[:, 0] > high)] = 0.0
         plane = np.floor(places[:, 0] - low).astype(np.int64)
         plane = np.clip(plane, 0, int(high - low) + 1)
@@ -197,32 +210,36 @@ def _fit_side(
 ) -> SideFit | None:
     """Axis and radius by least squares on the voxels around the edge. start: axis, radius and length to begin with."""
     rough, radius, length = start
-    axis = _straightened(rough, points, hu, length, settings)
+    smeared = _is_smeared(metal, rough)
+    axis = _straightened(rough, points, hu, length, metal.brighter, settings)
     if axis is None:
         return None
     low, high = _shaft_range(length, settings)
     normal = metal.geometry.normal_lps
-    thread = Thread()
+    thread, smear = Thread(), np.zeros(2)
     for attempt in range(4):
         blur = blur_across(axis, psf, normal)
         places = axis.places(points)
         places, value = places[kept := (places[:, 0] > low) & (places[:, 0] < high)], hu[kept]
-        edge = edge_of(places, value, radius, blur, metal.scale_end_hu, settings.edge)
+        edge = edge_of(places, value, radius, blur, metal.scale_end_hu, metal.dense_hu, settings.edge)
+        edge = with_core(edge, places, value, radius) if smeared else edge
         rho = np.hypot(places[:, 1], places[:, 2])
         near = (rho < radius + 1.5) & (rho > radius - 1.5)
         if np.count_nonzero(near) < 30:
             return None
         place, value = thinned(places[near], 3000), thinned(value[near], 3000)
-        moved = _moved(place, value, radius + thread.over_mm(place), edge, blur)
+        flat = flatness(place, axis, normal) if smeared else np.zeros(len(place))
+        moved = _moved(place, value, (radius + thread.over_mm(place), smear, flat), edge, blur)
         if moved is None:
             return None
-        shift, more, residuals, by_radius = moved
+        shift, more, smear, residuals, by_radius = moved
         axis, radius = axis.moved(shift[:2], shift[2:]), radius + more
         misfit = float(np.sqrt(np.mean(np.square(residuals))))
         # The thread is looked for once, on a settled axis; then it is held, and made sharper by what is left of it.
         along = float(np.sqrt(blur[0, 0]))
         if attempt == 1:
-            thread = find_thread(place, residuals, by_radius, along, settings.thread)
+            seen = flat < _FLAT
+            thread = find_thread(place[seen], residuals[seen], by_radius[seen], along, settings.thread)
             if thread.crest_mm is None:
                 break
         elif attempt > 1:
@@ -230,13 +247,21 @@ def _fit_side(
     return SideFit(axis, (low, high), radius, edge, thread, misfit)
 
 
-def _moved(
-    places: FloatArray, hu: FloatArray, radius_mm: FloatArray, edge: Edge, blur: FloatArray
-) -> tuple[FloatArray, float, FloatArray, FloatArray] | None:
-    """Least squares on voxels around the edge; radius_mm: (n,) of the edge at each.
+def _is_smeared(metal: MetalMap, axis: Frame) -> bool:
+    """Whether starved rays may smear a shaft from side to side, and the slices show its sides above and below."""
+    flat = abs(float(axis.along @ metal.geometry.normal_lps)) < _STEEP
+    return metal.dense and flat and metal.geometry.spacing_mm[0] <= _THICK_SLICE_MM
 
-    Returns two shifts (mm) and two slopes of the axis, the change of radius, and for each voxel the residual and the
-    change of its part of metal per mm of radius.
+
+def _moved(
+    places: FloatArray, hu: FloatArray, side: tuple[FloatArray, FloatArray, FloatArray], edge: Edge, blur: FloatArray
+) -> tuple[FloatArray, float, FloatArray, FloatArray, FloatArray] | None:
+    """Least squares on voxels around the edge.
+
+    side: (n,) radius of the edge at each; what starved rays add to it in the slice plane, mm; (n,) the part of that
+    which each takes, 0 where there is none. Returns two shifts (mm) and two slopes of the axis, the change of radius,
+    what is added in the slice plane, and for each voxel the residual and the change of its part of metal per mm of
+    radius.
     """
     from scipy.optimize import least_squares
 
@@ -244,24 +269,29 @@ def _moved(
     part, low, high = edge.parts(places, hu)
     shown = np.clip(part, low, high)
     scale = 0.25 * float(np.mean(high - low))
+    radius_mm, smear, flat = side
+    smeared = bool(flat.any())
 
     def model(x: FloatArray) -> FloatArray:
         moved = places.copy()
         moved[:, 1] -= x[0] + x[2] * places[:, 0] / half
         moved[:, 2] -= x[1] + x[3] * places[:, 0] / half
-        return side_values(moved, radius_mm + float(x[4]), blur)
+        added = (x[5] + x[6] * places[:, 0] / half) * flat if smeared else 0.0
+        return side_values(moved, radius_mm + x[4] + added, blur)
 
     def residuals(x: FloatArray) -> FloatArray:
         return np.asarray(np.clip(model(x), low, high) - shown)
 
+    start = np.append(np.zeros(5), smear) if smeared else np.zeros(5)
     found = least_squares(
-        residuals, np.zeros(5), loss="soft_l1", f_scale=scale, x_scale=0.1, diff_step=[1e-3], ftol=1e-4, max_nfev=10
+        residuals, start, loss="soft_l1", f_scale=scale, x_scale=0.1, diff_step=[1e-3], ftol=1e-4, max_nfev=10
     )
     radius = float(np.mean(radius_mm)) + found.x[4]
     if not 0.8 < radius < 8.0 or np.abs(found.x[:4]).max() > 4.0:
         return None
     fitted = model(found.x)
-    more = model(found.x + np.array([0, 0, 0, 0, 0.02]))
+    more = model(found.x + 0.02 * (np.arange(len(start)) == 4))
     by_radius = np.where((fitted > low) & (fitted < high), (more - fitted) / 0.02, 0.0)
     rest = shown - np.clip(fitted, low, high)
-    return found.x[:4] / np.array([1, 1, half, half]), float(found.x[4]), rest, by_radius
+    smear = np.asarray(found.x[5:] if smeared else smear)
+    return found.x[:4] / np.array([1, 1, half, half]), float(found.x[4]), smear, rest, by_radius

@@ -8,7 +8,7 @@ follows from how far the profile stays below the scale's end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from spineimg.notes import Note
 
 STEP_MM = 0.25
 """Distance of the places along an axis that are looked at."""
+_BESIDE_MM = 4.0
+"""So much metal beside the widest gap tells what solid metal reads there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +93,36 @@ def core_hu(windows: Windows, line_lps_mm: FloatArray, radius_mm: float) -> Floa
 
 def find_gaps(core: Core, settings: BreakSettings) -> list[tuple[float, float]]:
     """(depth of the middle, width) in mm of the gaps that have metal on both sides."""
-    level = core.level_hu(settings)
-    low = ~(core.hu >= level)
+    tops = _local_tops_hu(core, settings)
+    part = core.level_hu(settings) / core.top_hu
+    low = ~(core.hu >= part * tops)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], low.astype(np.int8), [0]])))
     gaps = []
     for first, end in zip(edges[::2], edges[1::2], strict=True):
-        # Beyond the image nothing is known.
-        if first == 0 or end == len(low) or np.isnan(core.hu[first - 1 : end + 1]).any():
+        # Beyond the image nothing is known. In a gap between dense pieces HU can fall below the scale; its flanks show.
+        if first == 0 or end == len(low) or np.isnan(core.hu[[first - 1, first, end - 1, end]]).any():
             continue
         middle = float(core.depths_mm[first:end].mean())
-        width = _width(core, int(first), int(end), level)
+        top = float(tops[first:end].min())
+        here = replace(core, top_hu=top, metal_hu=core.metal_hu if core.clipped else top)
+        width = _width(here, int(first), int(end), part * top)
         if 0.0 < width <= settings.widest_mm:
             gaps.append((middle, width))
     return gaps
+
+
+def _local_tops_hu(core: Core, settings: BreakSettings) -> FloatArray:
+    """(n,) what solid metal reads at each place: the brightest core near it, on the darker of its two sides.
+
+    Starved rays darken dense metal to a third where they run along it, and thick slices a thin shaft; what grows dark
+    and stays so, or ends so, is no gap.
+    """
+    from scipy.ndimage import maximum_filter1d
+
+    half = round((settings.widest_mm + _BESIDE_MM) / STEP_MM / 2)
+    hu = np.where(np.isnan(core.hu), -np.inf, core.hu)
+    sides = [maximum_filter1d(hu, 2 * half + 1, mode="nearest", origin=way * half) for way in (1, -1)]
+    return np.asarray(np.minimum(np.minimum(sides[0], sides[1]), core.top_hu))
 
 
 def _width(core: Core, first: int, end: int, level_hu: float) -> float:

@@ -67,6 +67,14 @@ def blur_across(axis: Frame, psf: Psf, normal_lps: FloatArray) -> FloatArray:
     return np.asarray(base @ psf.covariance_mm2(normal_lps) @ base.T)
 
 
+def flatness(places: FloatArray, axis: Frame, normal_lps: FloatArray) -> FloatArray:
+    """(n,) how far the way from the axis to each place lies in the slice plane: 1 in it, 0 as far across as it can."""
+    rise = np.array([axis.across @ normal_lps, axis.beyond @ normal_lps])
+    steepest = max(float(rise @ rise), 1e-6)
+    rho = np.maximum(np.square(places[:, 1]) + np.square(places[:, 2]), 1e-9)
+    return np.asarray(1 - np.square(places[:, 1:] @ rise) / (rho * steepest))
+
+
 def side_values(places: FloatArray, radius_mm: float | FloatArray, blur: FloatArray) -> FloatArray:
     """(n,) part of metal (0-1) that a long cylinder shows at `places` (n, 3); blur: (3, 3) of `blur_across`."""
     from scipy.special import ndtr

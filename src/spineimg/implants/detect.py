@@ -254,7 +254,7 @@ def _found(
 ) -> FoundScrew:
     gaps, notes = shaft_gaps(metal, screw.fit, psf, settings.breaks)
     shaft = shaft_of(screw.fit, screw.diameter_mm, screw.notes)
-    notes = (*screw.notes, *_cut_notes(metal, shaft, name[0]), *notes)
+    notes = (*screw.notes, *_cut_notes(metal, shaft, name[0]), *_dense_notes(metal, screw, name[0]), *notes)
     return FoundScrew(name[0], shaft, screw.fit, name[1], name[2], gaps, notes)
 
 
@@ -271,6 +271,19 @@ def _cut_notes(metal: MetalMap, shaft: Shaft, name: str) -> list[Note]:
     where = " and ".join(cut)
     text = f"the image ends at its {where}: it may be longer than {shaft.length_mm:.0f} mm, or lie elsewhere"
     return [Note("cut_by_image", text, name)]
+
+
+def _dense_notes(metal: MetalMap, screw: Candidate, name: str) -> list[Note]:
+    """A note when streaks of dense metal hide a part of what a screw measures."""
+    if not metal.dense or screw.fit.edge.clipped:
+        return []
+    if screw.fit.edge.core is None:
+        text = "starved rays smear dense metal in the slice plane, and the slices are too thick to measure beside that"
+        return [Note("dense_metal", f"{text}: its length, diameter and direction are rough", name)]
+    if screw.fit.thread.crest_mm is None and screw.diameter_mm is None:
+        text = "no thread was seen in the streaks of dense metal: the outer diameter may be up to 1.2 mm larger"
+        return [Note("dense_metal", text, name)]
+    return []
 
 
 def _ids(own: Sequence[str | None], levels: Sequence[str | None], sides: Sequence[Side | None]) -> list[str]:

@@ -7,7 +7,7 @@ else the lower flank, the metal's HU assumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,8 @@ _MIDDLE = (0.3, 0.7)
 _FLANK_FLOOR = 0.06
 """The lower flank begins this part of the way from the surroundings to the metal, or at the set HU: an engineering
 choice."""
+_CORE_PIECE_MM = 4.0
+"""The core of dense metal is read in pieces of this length: an engineering choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,15 @@ class EdgeSettings:
 class Edge:
     """What a shaft's edge lies between. metal_hu: of the core. rim, around: (3,) HU just inside and just outside the
     edge: mean, and its parts with the cosine and sine of twice the angle around the axis. flank_hu: the looked-at part
-    of the edge where the scale ends below the metal."""
+    of the edge where the scale ends below the metal. core: (2, m) depths in mm and HU of the core there over metal_hu,
+    of dense metal, which starved rays darken to a half towards the head; None where the core is alike."""
 
     metal_hu: float
     rim: FloatArray
     around: FloatArray
     clipped: bool
     flank_hu: tuple[float, float]
+    core: FloatArray | None = None
 
     def around_hu(self, places: FloatArray) -> FloatArray:
         """(n,) HU beside the metal in the direction of each place."""
@@ -62,7 +66,10 @@ class Edge:
     def parts(self, places: FloatArray, hu: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """(n,) part of metal that the voxels show, and the lowest and highest part that is looked at there."""
         around = self.around_hu(places)
-        contrast = np.maximum(_waves(places) @ self.rim, 0.8 * self.metal_hu) - around
+        inside = np.maximum(_waves(places) @ self.rim, 0.8 * self.metal_hu)
+        if self.core is not None:
+            inside = np.maximum(inside * np.interp(places[:, 0], *self.core), around + 0.2 * self.metal_hu)
+        contrast = inside - around
         if not self.clipped:
             low, high = np.full(len(hu), _MIDDLE[0]), np.full(len(hu), _MIDDLE[1])
         else:
@@ -82,9 +89,11 @@ def edge_of(
     radius_mm: float,
     blur: FloatArray,
     scale_end_hu: float | None,
+    dense_hu: float | None,
     settings: EdgeSettings,
 ) -> Edge:
-    """The levels of a shaft from its voxels, places (n, 3) along its disturbed-free part."""
+    """The levels of a shaft from its voxels, places (n, 3) along its disturbed-free part. dense_hu: the level of metal
+    where most of it is dense."""
     rho = np.hypot(places[:, 1], places[:, 2])
     core = hu[rho < max(0.55 * radius_mm, 0.7)]
     inside = float(np.median(core)) if len(core) else 0.0
@@ -95,7 +104,11 @@ def edge_of(
     sigma = np.sqrt(a * a * blur[1, 1] + 2 * a * b * blur[1, 2] + b * b * blur[2, 2])
     beyond = rho - radius_mm - 2.2 * sigma
     ring = (beyond > 0.4) & (beyond < 1.2)
-    around = _robust_waves(places[ring], hu[ring]) if np.count_nonzero(ring) >= 40 else np.array([150.0, 0.0, 0.0])
+    around = (
+        _robust_waves(places[ring], hu[ring], dense_hu or 2500.0)
+        if np.count_nonzero(ring) >= 40
+        else np.array([150.0, 0.0, 0.0])
+    )
     top = settings.flank_hu[1] if scale_end_hu is None else min(settings.flank_hu[1], 0.96 * scale_end_hu)
     rim = np.array([metal, 0.0, 0.0])
     inner = (radius_mm - rho > 2.0 * sigma + 0.2) & (radius_mm - rho < 2.0 * sigma + 0.9)
@@ -104,10 +117,25 @@ def edge_of(
     return Edge(metal, rim, around, clipped, (min(settings.flank_hu[0], 0.6 * top), top))
 
 
-def _robust_waves(places: FloatArray, hu: FloatArray) -> FloatArray:
+def with_core(edge: Edge, places: FloatArray, hu: FloatArray, radius_mm: float) -> Edge:
+    """The edge of a shaft whose core is read piece by piece along it; unchanged where it shows too few voxels."""
+    core = np.hypot(places[:, 1], places[:, 2]) < max(0.55 * radius_mm, 0.7)
+    depths, hu = places[core, 0], hu[core]
+    if edge.clipped or len(depths) < 40:
+        return edge
+    piece = np.floor((depths - depths.min()) / _CORE_PIECE_MM)
+    pieces = [chosen for n in np.unique(piece) if np.count_nonzero(chosen := piece == n) >= 8]
+    if not pieces:
+        return edge
+    middles = [float(np.mean(depths[chosen])) for chosen in pieces]
+    parts = [float(np.median(hu[chosen])) / edge.metal_hu for chosen in pieces]
+    return replace(edge, core=np.array([middles, parts]))
+
+
+def _robust_waves(places: FloatArray, hu: FloatArray, metal_hu: float) -> FloatArray:
     """(3,) the waves that the HU follow around the axis; other metal in the ring counts for nothing."""
     waves = _waves(places)
-    weight = (hu < 2500.0).astype(np.float64) + 1e-9
+    weight = (hu < metal_hu).astype(np.float64) + 1e-9
     found = np.array([float(np.median(hu)), 0.0, 0.0])
     for _ in range(5):
         found = np.linalg.lstsq(waves * weight[:, None], hu * weight, rcond=None)[0]

@@ -50,6 +50,33 @@ class MapSettings:
             "help": "The end of the scale is a value that so much of the brightest metal shares.",
         },
     )
+    dense_hu: float = field(
+        default=10000.0,
+        metadata={
+            "unit": "HU",
+            "range": (8500.0, 12000.0),
+            "source": "titanium reads 6300-8400 HU, steel and cobalt-chrome 12000-18000 HU: engineering choice between",
+            "help": "Where a quarter of the metal is brighter, it is dense, and the levels follow it.",
+        },
+    )
+    of_dense: float = field(
+        default=0.35,
+        metadata={
+            "unit": "of the metal's HU",
+            "range": (0.2, 0.45),
+            "source": "engineering choice: streaks between two screws read up to 0.35, starved shafts 0.4",
+            "help": "A voxel at this part of dense metal's HU is metal.",
+        },
+    )
+    most_dense_hu: float = field(
+        default=5000.0,
+        metadata={
+            "unit": "HU",
+            "range": (3000.0, 6000.0),
+            "source": "engineering choice: a titanium screw beside a cobalt-chrome rod stays metal",
+            "help": "The level of metal rises so far at most.",
+        },
+    )
     most_voxels: int = field(
         default=6_000_000,
         metadata={
@@ -216,7 +243,8 @@ class MetalMap:
     """The metal of a scan.
 
     index: (n, 3) slice, row, column of voxels at `grow_hu` or more that are joined to metal; hu: (n,) their values;
-    part: (n,) number of the joined piece each belongs to, 0 … parts - 1. seed_hu: what a voxel of solid metal reaches.
+    part: (n,) number of the joined piece each belongs to, 0 … parts - 1. seed_hu: what a voxel of solid metal reaches;
+    dense: whether that was raised, since most of the metal shows the HU of steel or cobalt-chrome.
     scale_end_hu: HU at which the scale ends, below the metal's own; None when metal shows its own HU. overflow: so much
     is bright that nothing was looked for.
     """
@@ -228,10 +256,21 @@ class MetalMap:
     seed_hu: float
     scale_end_hu: float | None
     overflow: bool = False
+    dense: bool = False
 
     @property
     def geometry(self) -> Geometry:
         return self.windows.geometry
+
+    @property
+    def dense_hu(self) -> float | None:
+        """The level of metal where it was raised."""
+        return self.seed_hu if self.dense else None
+
+    @property
+    def brighter(self) -> float:
+        """How far the level of metal was raised, 1 where it was not."""
+        return self.seed_hu / MetalSettings().seed_hu if self.dense else 1.0
 
     @property
     def parts(self) -> int:
@@ -306,12 +345,26 @@ def _joined(
         return empty
     end = _scale_end(hu, levels, settings)
     seed = end if end is not None and end < levels.seed_hu else levels.seed_hu
+    raised = _dense_seed(hu, levels, settings) if end is None else None
+    if raised is not None:
+        # Between and beside dense implants streaks are as bright as titanium's edge.
+        bright = hu >= raised * levels.grow_hu / levels.seed_hu
+        index, hu, seed = index[bright], hu[bright], raised
     label = joined_pieces(index, windows.geometry.shape)
     metal = np.isin(label, np.unique(label[hu >= seed]))
     if not metal.any():
         return empty
     _, part = np.unique(label[metal], return_inverse=True)
-    return MetalMap(windows, index[metal], hu[metal], part.astype(np.int64), seed, end)
+    return MetalMap(windows, index[metal], hu[metal], part.astype(np.int64), seed, end, dense=raised is not None)
+
+
+def _dense_seed(hu: Float32Array, levels: MetalSettings, settings: MapSettings) -> float | None:
+    """The level of metal where most of it is denser than titanium; None where it is not."""
+    solid = hu[hu >= levels.seed_hu]
+    level = float(np.quantile(solid, 0.75)) if len(solid) else 0.0
+    if level < settings.dense_hu:
+        return None
+    return float(np.clip(settings.of_dense * level, levels.seed_hu, settings.most_dense_hu))
 
 
 def _scale_end(hu: Float32Array, levels: MetalSettings, settings: MapSettings) -> float | None:

@@ -52,7 +52,7 @@ def other_metal(metal: MetalMap, construct: Construct) -> tuple[OtherMetal, ...]
     if not len(metal.hu):
         return ()
     points, part = metal.points_lps_mm, metal.part
-    left = ~_explained(points, construct) & (metal.hu >= min(metal.seed_hu, 2500.0))
+    left = ~_explained(points, construct) & (metal.hu >= metal.seed_hu)
     pieces = _pieces(metal, left)
     found = []
     touching = set(np.unique(part[~left])) if construct.center_lps_mm is not None else set()

@@ -129,6 +129,15 @@ def read_stored(record: SliceRecord) -> npt.NDArray[Any]:
     return _mask_unused_bits(stored, record)
 
 
+def _read_stored_rows(record: SliceRecord, first: int, last: int) -> npt.NDArray[Any]:
+    """Stored values of rows `first` up to but not `last` of a slice that is direct. Raises PixelError."""
+    rows, columns = record.matrix or (0, 0)
+    data = bytearray(record.frame_bytes // rows * (last - first))
+    start = (record.file.pixel_offset or 0) + record.frame * record.frame_bytes
+    _read_bytes(record, start + record.frame_bytes // rows * first, memoryview(data))
+    return _mask_unused_bits(np.frombuffer(data, dtype=_dtype(record)).reshape(last - first, columns), record)
+
+
 def _bytes_from_pydicom(record: SliceRecord) -> bytes:
     """Pixel bytes of an encoding that only pydicom opens (deflated, no preamble)."""
     import warnings
@@ -380,13 +389,24 @@ class DicomSource:
         self.records = tuple(records)
 
     def read(self, k: int) -> HUArray:
+        rescale = self._rescale(k)
+        return to_hu(read_stored(self.records[k]), *rescale)
+
+    def read_rows(self, k: int, first: int, last: int) -> HUArray | None:
+        record = self.records[k]
+        if record.file.encapsulated or not _is_direct(record):
+            return None
+        rescale = self._rescale(k)
+        return to_hu(_read_stored_rows(record, first, last), *rescale)
+
+    def _rescale(self, k: int) -> tuple[float, float]:
         record = self.records[k]
         rescale = record.rescale()
         if rescale is None:
             raise PixelError(
                 f"{record.name}: no Rescale Slope and Intercept (0028,1053/1052), so its stored values are no HU"
             )
-        return to_hu(read_stored(record), *rescale)
+        return rescale
 
     def read_into(self, k: int, out: npt.NDArray[np.int16]) -> bool:
         """Slice k into `out` (rows, columns); False when its HU do not fit int16, and `out` is then undefined.

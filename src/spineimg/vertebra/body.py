@@ -15,7 +15,8 @@ from spineimg.vertebra.canal import Canal, CanalSettings, find_canal
 from spineimg.vertebra.chain import Chain, ChainSettings, Disc, Face, Zone, find_chain
 from spineimg.vertebra.column import Column, straighten
 from spineimg.vertebra.crop import Crop, CropSettings, cut_out
-from spineimg.vertebra.endplates import LEAN_PART, EndplateFit, EndplateSettings, LocalFrame, Start, fit_endplate
+from spineimg.vertebra.endplate_model import LEAN_PART, EndplateSettings, LocalFrame, Start
+from spineimg.vertebra.endplates import EndplateFit, fit_endplate
 from spineimg.vertebra.trust import Findings, TrustSettings, doubt, quality
 from spineimg.vertebra.walls import Outline, WallSettings, find_outline
 from spineimg.volume import CTVolume

@@ -264,10 +264,13 @@ def _profiles(
 
 def _tilted(hu: FloatArray, places: FloatArray, rises: FloatArray) -> FloatArray:
     """(tilts, steps) mean HU on planes of each tilt."""
-    steps = np.arange(len(hu))
     shift = np.rint(rises @ places.T).astype(np.intp)
-    lines = np.arange(hu.shape[1])
-    return np.stack([hu[np.clip(steps[:, None] + one, 0, len(hu) - 1), lines].mean(axis=1) for one in shift])
+    spare, (steps, count) = int(np.abs(shift).max()), hu.shape
+    padded = np.ascontiguousarray(np.pad(hu, ((spare, spare), (0, 0)), mode="edge").T)
+    lines = np.arange(count)
+    # Each row holds a line from one step on: a plane of a tilt takes one of them from every line.
+    begun = np.lib.stride_tricks.sliding_window_view(padded, steps, axis=1)
+    return np.stack([begun[lines, spare + one].mean(axis=0) for one in shift])
 
 
 # -- discs and chain --------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.rois import Ellipse
 from spineimg.vertebra.body import Body, BodyNotFoundError, BodySettings, find_body
-from spineimg.vertebra.kept import keeping
+from spineimg.vertebra.candidates import SOFT_CODES, SpineSettings
 from spineimg.vertebra.placement import PlacementError, PlacementSettings, place_rois
-from spineimg.vertebra.spine import SOFT_CODES, SpineSettings, find_spine
-from spineimg.volume import CTVolume
+from spineimg.vertebra.spine import find_spine
+from spineimg.volume import CTVolume, keeping
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,12 @@ class Column:
 
     def sample(self, crop: Crop, rows: npt.NDArray[np.intp], left: FloatArray, posterior: FloatArray) -> Field:
         """(rows, *shape) HU."""
-        return crop.sample(crop.index(self.lps(rows, left, posterior)))
+        # Indices are affine in left and posterior: one product of small matrices gives them all.
+        base = crop.index(self.middle_lps_mm[rows])
+        turns = [side[rows] @ crop.axes.T / crop.step_mm for side in (self.left_lps, self.posterior_lps)]
+        flat = np.stack([np.ones(left.size), left.ravel(), posterior.ravel()])
+        at = np.stack([base, *turns], axis=-1).swapaxes(0, 1) @ flat
+        return crop.sample_at(at.astype(np.float32).reshape(3, len(rows), *left.shape))
 
     def part(self, first: int, last: int) -> Column:
         """The steps from `first` up to but not `last`, which must hold `row`."""

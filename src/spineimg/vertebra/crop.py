@@ -98,9 +98,12 @@ class Crop:
 
     def sample(self, index: FloatArray) -> Field:
         """(...,) HU by trilinear interpolation at (..., 3) indices; the border continues."""
+        return self.sample_at(np.moveaxis(index, -1, 0).astype(np.float32))
+
+    def sample_at(self, at: Field) -> Field:
+        """(...,) HU by trilinear interpolation at (3, ...) indices; the border continues."""
         from scipy.ndimage import map_coordinates
 
-        at = np.moveaxis(index, -1, 0).astype(np.float32)
         return np.asarray(map_coordinates(self.hu, at, order=1, mode="nearest", prefilter=False))
 
 
@@ -162,6 +165,8 @@ def _directions(geometry: Geometry) -> tuple[FloatArray, list[int]]:
 
 def _resampled(volume: CTVolume, click: FloatArray, along: list[FloatArray], step: float) -> tuple[Field, BoolArray]:
     """HU and coverage on the grid, axes in the lattice's order (slice, row, column)."""
+    from scipy.sparse import csr_array
+
     geometry = volume.geometry
     lattice = _lattice(geometry)
     places = (geometry.origins_lps_mm - click) @ lattice.T
@@ -180,8 +185,11 @@ def _resampled(volume: CTVolume, click: FloatArray, along: list[FloatArray], ste
             )
         rows, columns = windows[place]
         # The larger of air and not-a-number is air.
-        hu = np.fmin(np.fmax(volume.read(int(k))[rows.pixels, columns.pixels], _AIR_HU), _METAL_HU)
-        blocks.append((rows.sparse @ hu) @ columns.weights.T)
+        hu = np.fmin(
+            np.fmax(volume.read_rows(int(k), rows.pixels.start, rows.pixels.stop)[:, columns.pixels], _AIR_HU),
+            _METAL_HU,
+        )
+        blocks.append((columns.sparse @ (rows.sparse @ hu).T).T)
         covers.append(rows.covered[:, None] & columns.covered)
     weights = across[:, used].astype(np.float32)
     hidden = ~np.stack(covers).reshape(len(used), -1)
@@ -189,7 +197,7 @@ def _resampled(volume: CTVolume, click: FloatArray, along: list[FloatArray], ste
     if hidden.any():
         covered = covered & ((weights > 0).astype(np.float32) @ hidden.astype(np.float32) < 0.5)
     shape = tuple(len(a) for a in along)
-    flat = weights @ np.stack(blocks).reshape(len(used), -1)
+    flat = csr_array(weights) @ np.stack(blocks).reshape(len(used), -1)
     return np.asarray(flat.reshape(shape), dtype=np.float32), np.asarray(covered.reshape(shape))
 
 
@@ -202,7 +210,6 @@ class _Window:
     """The pixels that places along one axis touch, their weights (places, pixels), and which places are covered."""
 
     pixels: slice
-    weights: Field
     sparse: Any
     covered: BoolArray
 
@@ -215,7 +222,7 @@ def _window(along: FloatArray, place: float, spacing: float, count: int, step: f
     used = np.flatnonzero(weights.any(axis=0))
     span = slice(int(used[0]), int(used[-1]) + 1)
     own = weights[:, span].astype(np.float32)
-    return _Window(span, own, csr_array(own), covered)
+    return _Window(span, csr_array(own), covered)
 
 
 def _weights(wanted: FloatArray, given: FloatArray, step: float) -> tuple[FloatArray, BoolArray]:

@@ -16,7 +16,6 @@ from spineimg.rois import VertebraRoi
 from spineimg.sampling import PlaneSamples, SamplingSettings, SliceReader
 from spineimg.vertebra.body import Body
 from spineimg.vertebra.click import ClickSettings, Placed, rois_of_click
-from spineimg.vertebra.kept import keeping
 from spineimg.vertebra.masks import MaskSettings, mask_planes
 from spineimg.vertebra.noise import NoiseSettings, noise_hu
 from spineimg.vertebra.planes import RoiPlane, ellipse_plane, undecodable
@@ -124,7 +123,7 @@ def measure(
     plane: "scanner" refuses ellipses tilted to the slices; "endplate" resamples them.
     """
     chosen = settings or HuSettings()
-    reader = SliceReader(keeping(volume))
+    reader = SliceReader(volume)
     try:
         planes, notes, body = _planes(reader, roi, chosen, plane)
     except PixelError as error:

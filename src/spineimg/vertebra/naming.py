@@ -15,10 +15,10 @@ from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.rois import RoiSet, VertebraRoi
 from spineimg.vertebra.body import Body, BodyNotFoundError, agree
+from spineimg.vertebra.candidates import SpineSettings
 from spineimg.vertebra.click import ClickSettings, body_of_click
-from spineimg.vertebra.kept import keeping
-from spineimg.vertebra.spine import Spine, SpineSettings, find_spine, search_spine
-from spineimg.volume import CTVolume
+from spineimg.vertebra.spine import Spine, find_spine, search_spine
+from spineimg.volume import CTVolume, keeping
 
 _COUNTS = tuple(product((5, 6, 4), (12, 13, 11)))
 """Numbers of lumbar and thoracic vertebrae, the usual ones first (Tins 2016: 5-6 lumbar; 14 % have other ribs)."""
@@ -195,7 +195,10 @@ def _doubts(spine: Spine, found: list[NamedBody], confirmed: bool) -> list[Note]
     if lowest == "L6":
         notes.append(Note("sixth_lumbar", "a sixth lumbar vertebra was counted: check the numbering", lowest))
     elif spine.sacrum and confirmed and lowest != "L5":
-        text = f"the sacrum begins below {lowest}: the numbering is unusual, or the named level is wrong"
+        text = (
+            f"below {lowest} lies what looks like the sacrum: the numbering is unusual, the named level is wrong, or a "
+            "body between them was not found"
+        )
         notes.append(Note("unusual_count", text, lowest))
     if any(order(level) <= order("T12") for level in levels) and any(level[0] == "L" for level in levels):
         text = "names across the thoracolumbar junction rest on the usual number of vertebrae: check against the ribs"

@@ -180,8 +180,10 @@ def _largest(site: _Site, position: str, height_mm: float) -> Ellipse:
 
 def _near_edges(site: _Site, local: FloatArray, height_mm: float) -> BoolArray:
     """Places too near to the wall or an endplate, or in the region of the vein. local: (n, 3) in the body's axes."""
+    from scipy.spatial import cKDTree
+
     body, settings = site.body, site.settings
-    wall = np.linalg.norm(local[:, None, :2] - _dense(body.outline_mm)[None], axis=2).min(axis=1)
+    wall, _ = cKDTree(_dense(body.outline_mm)).query(local[:, :2])
     bad = (wall < settings.wall_mm) | ~_inside(body.outline_mm, local[:, :2])
     for end, sign, inset in ((body.superior, 1.0, site.insets_mm[0]), (body.inferior, -1.0, site.insets_mm[1])):
         least = min(inset, body.height_mm / 2 - sign * height_mm) - _SLACK_MM
@@ -234,10 +236,12 @@ def _fit(
     across = np.linspace(-0.12, 0.12, 5) * size_mm[0]
     along = np.linspace(-0.26, 0.10, 10) * size_mm[1]
     centers = np.stack(np.meshgrid(across, along, indexing="ij"), axis=-1).reshape(-1, 2)
-    away = np.square(marked[None] - centers[:, None])
+    # Marks out of reach of every centre bound nothing.
+    near = (np.abs(marked) < np.abs(centers).max(axis=0) + limit).all(axis=1)
+    away = np.square(marked[near] - centers[:, None])
     best, place, axes = 0.0, centers[0], (0.1, 0.1)
     for ratio in _RATIOS:
-        reach = np.sqrt((away[..., 0] / ratio**2 + away[..., 1]).min(axis=1))
+        reach = np.sqrt((away[..., 0] / ratio**2 + away[..., 1]).min(axis=1, initial=np.inf))
         deep = np.minimum(np.minimum(reach, limit[1]), limit[0] / ratio)
         # Of two equal ellipses the one nearer to the midline.
         worth = ratio * deep**2 * (1 - 0.3 * np.abs(centers[:, 0]) / size_mm[0])
