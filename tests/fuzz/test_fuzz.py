@@ -16,8 +16,8 @@ from benchmarks.mutants import Mutant, bases
 from spineimg.errors import GeometryError, PixelError, SeriesError
 from spineimg.io import jpegls
 from spineimg.io.index import scan
-from spineimg.io.pixels import read_stored
-from spineimg.volume import CTVolume, Verdict
+from spineimg.io.pixels import DicomSource, read_stored
+from spineimg.volume import Verdict
 from tests import dicom_factory as factory
 from tests.dicom_factory import Encoding, Written
 
@@ -41,8 +41,8 @@ def test_the_judge_finds_a_number_that_is_not_in_the_files(tmp_path: Path, monke
     base = next(one for one in bases() if one.name == "explicit")
     sound = Mutant("none", base.files, base.study)
     assert fuzz.try_mutant(sound, tmp_path / "a") == ("number", "")
-    right = CTVolume.read
-    monkeypatch.setattr(CTVolume, "read", lambda volume, k: right(volume, max(0, k - 1)))
+    right = DicomSource.read
+    monkeypatch.setattr(DicomSource, "read", lambda source, k: right(source, max(0, k - 1)))
     outcome, detail = fuzz.try_mutant(sound, tmp_path / "b")
     assert outcome == "unfounded number", detail
 
