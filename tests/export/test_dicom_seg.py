@@ -13,6 +13,7 @@ import SimpleITK
 
 from spineimg import coding
 from spineimg.cli.exchange import source_of
+from spineimg.errors import SpineImgError
 from spineimg.export.dicom import dicom_objects, write_dicom
 from spineimg.export.dicom_groups import Groups
 from spineimg.export.dicom_seg import segmentations
@@ -189,6 +190,25 @@ def test_halos_rods_and_metal_are_segments(cases: dict[str, Case], tmp_path: Pat
     assert found["L4-left halo"] == pytest.approx(np.pi * ((radius + 2) ** 2 - radius**2) * 20.0, rel=0.05)
     assert found["rod left"] == pytest.approx(np.pi * 2.75**2 * 31.5, rel=0.05)
     assert "metal" not in found  # the scan holds none
+
+
+def test_a_screw_without_a_diameter_has_no_segment(cases: dict[str, Case]) -> None:
+    """Planted: its nan taken for a size; the export ended in a traceback."""
+    case = cases["axial"]
+    document = as_json(case.with_screw())
+    document["screws"][0]["diameter_mm"] = None
+    objects = dicom_objects(source_of(case.volume), document)
+    names = {segment.SegmentLabel for one in objects if one.Modality == "SEG" for segment in one.SegmentSequence}
+    assert names
+    assert "L4-left" not in names
+
+
+@pytest.mark.parametrize("bad", [{"rods": [{"id": "left"}]}, {"rods": 3}, {"other_metal": [{"kind": "stem"}]}])
+def test_a_screen_that_nobody_wrote_is_refused(cases: dict[str, Case], bad: dict[str, Any]) -> None:
+    case = cases["axial"]
+    document = as_json(case.with_screw()) | bad
+    with pytest.raises(SpineImgError, match="not as `implants` writes them"):
+        dicom_objects(source_of(case.volume), document)
 
 
 def test_nothing_to_show_is_no_object(cases: dict[str, Case]) -> None:

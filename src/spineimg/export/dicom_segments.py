@@ -62,8 +62,9 @@ def segments_of(groups: Groups) -> list[Segment]:
 def implant_segments(volume: CTVolume, screen: ImplantScreen) -> list[Segment]:
     """Screws, the lucent zones around them, rods, and all voxels of metal of whatever they are part."""
     geometry = volume.geometry
-    screws = [Segment(one.id, "screw", shaft_index(geometry, one.shaft), _site(one.level)) for one in screen.screws]
-    halos = [Segment(f"{one.id} halo", "halo", halo_index(geometry, one), _site(one.level)) for one in screen.screws]
+    sized = [one for one in screen.screws if np.isfinite(one.shaft.diameter_mm)]
+    screws = [Segment(one.id, "screw", shaft_index(geometry, one.shaft), _site(one.level)) for one in sized]
+    halos = [Segment(f"{one.id} halo", "halo", halo_index(geometry, one), _site(one.level)) for one in sized]
     rods = [Segment(f"rod {one.id}", "metal", rod_index(geometry, one)) for one in screen.rods]
     return [*screws, *rods, *halos, Segment("metal", "metal", metal_index(volume))]
 

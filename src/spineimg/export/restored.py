@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from spineimg.anatomy import Role, Side
+from spineimg.errors import SpineImgError
 from spineimg.export.dicom_planes import ellipse_of
 from spineimg.geometry import Geometry
 from spineimg.implants.model import Grade, Halo, HaloMap, ImplantScreen, Loosening, OtherMetal, Rod, Screw, Shaft
@@ -42,10 +43,19 @@ def restored_screen(document: Entry) -> ImplantScreen | None:
     """What the implant screen of a result file found, None when implants were not screened.
 
     A shaft's `metal_hu` and `clipped` are not in the file and are nan and False; a halo's map is taken to lie in bone
-    where it has a width.
+    where it has a width. A diameter that is null in the file is nan. Raises SpineImgError for a file that `implants`
+    did not write.
     """
     if not document.get("screws") and "other_metal" not in document:
         return None
+    try:
+        return _screen(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        text = f"its screws, rods or other metal are not as `implants` writes them ({error!r:.80}): screen it again"
+        raise SpineImgError(text) from error
+
+
+def _screen(document: Entry) -> ImplantScreen:
     grade = document.get("grade") or {}
     return ImplantScreen(
         screws=tuple(_screw(one) for one in document.get("screws", [])),

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from spineimg.vertebra.body import BodyNotFoundError, BodySettings, FittedBody, Scene, fit_between
 from spineimg.vertebra.chain import Chain, Disc, Zone
 from spineimg.vertebra.column import Column
+from spineimg.vertebra.setting import setting
 from spineimg.vertebra.trust import doubt
 from spineimg.vertebra.walls import Outline
 from spineimg.volume import CTVolume
-
-
-def _setting(default: Any, unit_: str, low: float, high: float, source: str, help_: str) -> Any:
-    return field(default=default, metadata={"unit": unit_, "range": (low, high), "source": source, "help": help_})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,38 +22,38 @@ class SpineSettings:
     """When neighbours' agreement makes up for an unclear fit, and what ends the spine."""
 
     body: BodySettings = field(default_factory=BodySettings)
-    reach_mm: float = _setting(
+    reach_mm: float = setting(
         700.0, "mm", 100, 900, "a spine from atlas to sacrum: up to 650 mm", "how far from the seed to feet and head"
     )
-    held_tilt_deg: float = _setting(
+    held_tilt_deg: float = setting(
         2.0, "degree", 0.5, 6, "engineering choice", "SD of endplates' tilt against the neighbours' where it is unclear"
     )
-    held_height_mm: float = _setting(
+    held_height_mm: float = setting(
         0.8, "mm", 0.3, 3, "engineering choice", "SD of endplates' place against the discs of the chain, where unclear"
     )
-    held_oddities: int = _setting(
+    held_oddities: int = setting(
         3, "", 0, 10, "engineering choice: a bridged disc at either side", "most odd numbers of its endplate fits"
     )
-    size: float = _setting(
+    size: float = setting(
         0.2, "1", 0.05, 0.5, "neighbours differ by up to 15 %", "largest difference from the neighbours' size"
     )
-    turn_deg: float = _setting(
+    turn_deg: float = setting(
         12.0, "degree", 5, 30, "engineering choice", "largest angle between a body's axis and its neighbours'"
     )
-    wedge_deg: float = _setting(
+    wedge_deg: float = setting(
         13.0, "degree", 5, 30, "L5 is wedged by 5-12 degrees more than L4", "largest difference of wedge from theirs"
     )
-    overlap_mm: float = _setting(
+    overlap_mm: float = setting(
         1.5, "mm", 0, 3, "engineering choice", "endplates of neighbours may cross by so much, no more"
     )
-    held_quality: float = _setting(
+    held_quality: float = setting(
         0.62, "1", 0, 1, "engineering choice", "least quality of a body that its neighbours speak for"
     )
-    held_wall: float = _setting(0.55, "1", 0, 1, "engineering choice", "and least support of its wall")
-    lowest_wedge_deg: float = _setting(
+    held_wall: float = setting(0.55, "1", 0, 1, "engineering choice", "and least support of its wall")
+    lowest_wedge_deg: float = setting(
         0.0, "degree", -10, 15, "L5 is higher in front by 5-20 degrees", "largest wedge of the body on the sacrum"
     )
-    wings: float = _setting(
+    wings: float = setting(
         0.3,
         "1",
         0.1,

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-
-def _limit(default: Any, unit: str, low: float, high: float, source: str, help_: str) -> Any:
-    return field(default=default, metadata={"unit": unit, "range": (low, high), "source": source, "help": help_})
+from spineimg.vertebra.setting import setting
 
 
 @dataclass(frozen=True, slots=True)
 class TrustSettings:
     """Lines that a body must not cross. Measured on phantoms whose seeds are not used for reporting."""
 
-    canal_hu: float = _limit(45.0, "HU", 0, 200, "engineering choice", "least contrast of the canal's ring and middle")
-    wall: float = _limit(0.68, "1", 0, 1, "engineering choice", "least mean support of the wall")
-    height: tuple[float, float] = _limit(
+    canal_hu: float = setting(45.0, "HU", 0, 200, "engineering choice", "least contrast of the canal's ring and middle")
+    wall: float = setting(0.68, "1", 0, 1, "engineering choice", "least mean support of the wall")
+    height: tuple[float, float] = setting(
         (0.44, 0.92), "1", 0, 2, "bodies 0.46-0.85, fractured ones less", "height over the root of the area"
     )
-    depth: tuple[float, float] = _limit((0.5, 1.25), "1", 0, 2, "bodies 0.65-1.05", "depth over width")
-    wedge_deg: tuple[float, float] = _limit(
+    depth: tuple[float, float] = setting((0.5, 1.25), "1", 0, 2, "bodies 0.65-1.05", "depth over width")
+    wedge_deg: tuple[float, float] = setting(
         (-22.0, 19.0), "degree", -45, 45, "25 % of the height is 10-14 degrees; L5 up to -20", "least and largest wedge"
     )
-    side_wedge_deg: float = _limit(14.0, "degree", 5, 45, "engineering choice", "largest wedge from left to right")
-    move_mm: float = _limit(4.0, "mm", 1, 10, "engineering choice", "largest difference of endplate fit and disc chain")
-    explained: float = _limit(
+    side_wedge_deg: float = setting(14.0, "degree", 5, 45, "engineering choice", "largest wedge from left to right")
+    move_mm: float = setting(
+        4.0, "mm", 1, 10, "engineering choice", "largest difference of endplate fit and disc chain"
+    )
+    explained: float = setting(
         0.15, "1", 0, 1, "engineering choice", "least share of variation an endplate fit explains"
     )
-    tilt_sd_deg: float = _limit(
+    tilt_sd_deg: float = setting(
         3.0, "degree", 1, 20, "measured on phantoms: docs/body.md", "largest standard error of an endplate's tilt"
     )
-    oddities: int = _limit(
+    oddities: int = setting(
         0, "", 0, 10, "measured on phantoms: docs/body.md", "most numbers of both endplate fits that no endplate has"
     )
-    neighbours: tuple[float, float] = _limit(
+    neighbours: tuple[float, float] = setting(
         (0.72, 1.25),
         "1",
         0,
@@ -44,7 +43,7 @@ class TrustSettings:
         "neighbours differ by up to 15 %, fractured ones by more",
         "height over the chain's usual one",
     )
-    quality: float = _limit(0.75, "1", 0, 1, "engineering choice", "least quality")
+    quality: float = setting(0.75, "1", 0, 1, "engineering choice", "least quality")
 
 
 @dataclass(frozen=True, slots=True)
