@@ -224,8 +224,8 @@ class Geometry:
 
     def in_plane(self, offset_lps_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(..., 3) offset from a slice's origin, mm -> fractional (row, column) of its projection on the slice."""
-        steps = np.stack([self.row_step_lps_mm, self.column_step_lps_mm], axis=1)
-        solved = offset_lps_mm @ np.linalg.pinv(steps).T
+        steps = np.stack([self.row_step_lps_mm, self.column_step_lps_mm])
+        solved = offset_lps_mm @ np.linalg.solve(steps @ steps.T, steps).T
         return solved[..., 0], solved[..., 1]
 
     def nearest_slice(self, point_lps_mm: npt.ArrayLike) -> tuple[int, float]:

@@ -58,6 +58,10 @@ class PlaneRefusedError(RoiError):
         self.code = code
 
 
+_STRIP = 32
+"""Rows that are read together."""
+
+
 class SliceReader:
     """Reads each slice of a volume once. Make one for each vertebra, so that memory stays bounded."""
 
@@ -66,9 +70,15 @@ class SliceReader:
         self.volume = replace(volume, source=self._kept)
 
     def window(self, k: int, rows: slice, columns: slice) -> HUArray:
-        """A cut-out of slice k; nan where there is no measurement."""
+        """A cut-out of slice k; nan where there is no measurement.
+
+        Whole strips of rows are read, for planes near each other need nearly the same ones.
+        """
         first, last, every = rows.indices(self.volume.geometry.shape[1])
-        hu: HUArray = self._kept.rows_at_hand(k, first, max(first, last))[::every, columns]
+        count = self.volume.geometry.shape[1]
+        low = min(first, count - 1) // _STRIP * _STRIP
+        high = min(count, -(-max(last, low + 1) // _STRIP) * _STRIP)
+        hu = self._kept.read_rows(k, low, high)[first - low : max(first, last) - low : every, columns]
         valid = self.volume.valid(k, hu)
         return hu if valid.all() else np.where(valid, hu, np.float32(np.nan))
 

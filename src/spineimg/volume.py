@@ -186,14 +186,19 @@ class KeptSlices:
         return self._slices[k]
 
     def read_rows(self, k: int, first: int, last: int) -> HUArray:
-        if self._read_rows is not None and k not in self._rows and k not in self._slices:
-            rows = self._read_rows(k, first, last)
-            if rows is not None:
-                self._rows[k] = (first, rows)
-        return self.rows_at_hand(k, first, last)
+        """Rows that are kept, else read together with those that are: so they stay one piece."""
+        whole = self._slices.get(k)
+        start, rows = (0, whole) if whole is not None else self._rows.get(k, (first, None))
+        if rows is None or first < start or last > start + len(rows):
+            low, high = min(first, start), max(last, start + len(rows) if rows is not None else last)
+            read = self._read_rows(k, low, high) if self._read_rows is not None and low < high else None
+            start, rows = (low, read) if read is not None else (0, self.read(k))
+            if read is not None:
+                self._rows[k] = (start, read)
+        return rows[first - start : last - start]
 
     def rows_at_hand(self, k: int, first: int, last: int) -> HUArray:
-        """Rows that are kept already, else those of the whole slice: whoever needs more of it will not read again."""
+        """Rows that are kept, else those of the whole slice: whoever needs more of it will not open it again."""
         start, rows = self._rows.get(k, (0, None))
         if rows is None or first < start or last > start + len(rows):
             start, rows = 0, self.read(k)

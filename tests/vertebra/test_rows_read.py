@@ -32,12 +32,12 @@ def test_rows_of_a_dicom_slice_are_those_of_the_whole() -> None:
             assert np.array_equal(volume.read_rows(k, first, last), whole[first:last])
 
 
-def test_rows_are_kept_and_more_of_them_is_the_whole_slice() -> None:
+def test_rows_are_kept_and_more_of_them_are_read_with_these() -> None:
     """Planted: rows before the kept ones taken from their beginning."""
     hu = np.random.default_rng(2).integers(-500, 900, (2, 40, 9)).astype(np.int16)
     source = Counting(hu)
     volume = keeping(CTVolume(geometry((2, 40, 9)), source))
     for first, last in ((10, 20), (12, 18), (5, 12), (18, 30), (6, 29)):
         assert np.array_equal(volume.read_rows(1, first, last), hu[1, first:last])
-    assert source.rows == [(1, 10, 20)]
+    assert source.rows == [(1, 10, 20), (1, 5, 20), (1, 5, 30)]
     assert np.array_equal(volume.read(1), hu[1])

@@ -127,12 +127,15 @@ def noise_sd(hu: FloatArray, pixel_mm: tuple[float, float], settings: NoiseSetti
 
 
 def _window_sums(values: FloatArray, size: list[int]) -> FloatArray:
-    """Sum over each window, every second one along both axes, by cumulative sums."""
-    total = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
-    total[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
-    height, width = size
-    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-    return np.asarray(sums[::2, ::2])
+    """Sum over each window, every second one along both axes: shifted rows added up, then shifted columns of these."""
+    for axis, width in enumerate(size):
+        across = np.moveaxis(values, axis, 0)
+        last = (len(across) - width) // 2 * 2 + 1
+        sums = across[:last:2].copy()
+        for shift in range(1, width):
+            sums += across[shift : shift + last : 2]
+        values = np.moveaxis(sums, 0, axis)
+    return values
 
 
 def _densest(values: FloatArray, fraction: float) -> float:
