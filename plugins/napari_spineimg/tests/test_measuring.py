@@ -107,7 +107,7 @@ def test_miss_says_why_and_offers_ellipses(reading: Any) -> None:
     beside = CENTER + [0.0, 60.0, 0.0]
     hand.scroll_to(beside)
     hand.click(beside)
-    assert widget.message.isVisible()
+    hand.qtbot.waitUntil(widget.message.isVisible, timeout=20_000)
     assert "no vertebral body was found" in widget.message.text()
     assert widget.session.state.levels == ()
     widget.by_hand.click()

@@ -47,18 +47,18 @@ def test_a_click_is_worked_out_once(scan: Callable[[str], Path], monkeypatch: py
     Planted: a vertebra remembered by its name, so that a moved ellipse kept its old number.
     """
     searches, measured = [], []
-    look, measure = session_module.rois_of_click, session_module.measure
+    look, measure = session_module.rois_of_click, session_module.EllipseMeter.measure
 
-    def looked(*inputs: Any) -> Any:
+    def looked(*inputs: Any, **how: Any) -> Any:
         searches.append(inputs[2])
-        return look(*inputs)
+        return look(*inputs, **how)
 
-    def measured_once(volume: Any, roi: VertebraRoi) -> Any:
-        measured.append(roi.level)
-        return measure(volume, roi)
+    def measured_once(meter: Any, volume: Any, level: str, ellipses: Any) -> Any:
+        measured.append(level)
+        return measure(meter, volume, level, ellipses)
 
     monkeypatch.setattr(session_module, "rois_of_click", looked)
-    monkeypatch.setattr(session_module, "measure", measured_once)
+    monkeypatch.setattr(session_module.EllipseMeter, "measure", measured_once)
     volume = spineimg.load(scan("clean"))
     session = Session(volume, "A")
     session.click("L3", scans.body_center("L3"))

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
-from qtpy.QtWidgets import QDialog, QLabel, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 from spineimg.export.agreement_plot import draw
 from spineimg.export.text import summary_lines
 
@@ -33,10 +42,14 @@ class AgreementDialog(QDialog):
                 item = QTableWidgetItem(text)
                 item.setToolTip(tip)
                 self.table.setItem(row, column, item)
-        self.table.setMaximumHeight(170)
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.summary = QLabel("\n".join([*summary_lines(agreement), *(note["text"] for note in agreement["notes"])]))
         self.summary.setWordWrap(True)
+        above = QHBoxLayout()
+        above.addWidget(self.table, 1)
+        above.addWidget(self.summary, 1)
+        self.table.setMinimumHeight(190)
         layout = QVBoxLayout(self)
-        for part in (self.table, self.summary, FigureCanvasQTAgg(draw(agreement).figure)):
-            layout.addWidget(part)
-        self.resize(940, 680)
+        layout.addLayout(above)
+        layout.addWidget(FigureCanvasQTAgg(draw(agreement).figure), 1)
+        self.resize(980, 700)

@@ -11,6 +11,8 @@ from spineimg.volume import HUArray, SliceSource
 
 MOST_BYTES = 3 * 2**30
 """So much is kept in memory: 6000 slices of 512 x 512. Engineering choice."""
+_HEAD_START_S = 0.5
+"""The first picture is drawn meanwhile: what is read ahead would slow it down. Engineering choice."""
 
 
 class CachedSource:
@@ -95,6 +97,7 @@ class CachedSource:
         self._bytes = 0
 
     def _ahead(self) -> None:
+        self._stop.wait(_HEAD_START_S)
         while not self._stop.is_set():
             missing = np.flatnonzero(~self.loaded)
             missing = missing[[int(k) not in self._failed for k in missing]]

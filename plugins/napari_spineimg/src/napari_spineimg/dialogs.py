@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import spineimg
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -42,6 +44,7 @@ class _Form(QDialog):
         super().__init__(parent)
         self.setWindowTitle(title)
         self.form = QFormLayout()
+        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         words = QLabel(remark)
         words.setWordWrap(True)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel)
@@ -51,7 +54,15 @@ class _Form(QDialog):
         layout.addWidget(words)
         layout.addLayout(self.form)
         layout.addWidget(buttons)
-        self.resize(420, self.sizeHint().height())
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """As high as its words need at their size."""
+        width = max(420, 45 * self.fontMetrics().averageCharWidth())
+        layout = self.layout()
+        if layout is not None:
+            layout.activate()
+            self.resize(width, max(layout.totalHeightForWidth(width), self.sizeHint().height()))
+        super().showEvent(event)
 
 
 class CutoffDialog(_Form):
@@ -110,8 +121,8 @@ class StatedDialog(_Form):
         ):
             box.setEnabled(value is None)
             if value is not None:
-                box.setCurrentText(str(value))
-                box.setToolTip(f"The file says {value}")
+                box.addItem(f"{_said(value)} (from the file)")
+                box.setCurrentIndex(box.count() - 1)
             self.form.addRow(name, box)
 
     @property
@@ -123,6 +134,12 @@ class StatedDialog(_Form):
             kernel=kernel,
             sharpness=Sharpness(kernel) if kernel is not None else None,
         )
+
+
+def _said(value: float | bool | str) -> str:
+    if isinstance(value, bool):
+        return "contrast agent given" if value else "no contrast agent"
+    return value if isinstance(value, str) else f"{value:g} kVp"
 
 
 def about_text() -> str:

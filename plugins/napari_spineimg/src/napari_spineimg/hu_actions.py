@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu
-from spineimg.anatomy import Role, Status
+from spineimg.anatomy import Role, Status, order
 from spineimg.cutoffs import PUBLISHED, for_role
 from spineimg.errors import SpineImgError
 
@@ -89,11 +89,24 @@ class HuActions:
             self._widget.say("click one body first and give it its right name: the others are counted from it")
             return
         volume, point, name = session.volume, roi.center_lps_mm, roi.level
+        self._widget.clicks.forget()
+        self._widget.say("")
         self._widget.naming.start(partial(named_spine, volume, name, point))
 
     def spine_named(self, placed: list[Named]) -> None:
         """Enters the vertebrae that were found."""
+        self._widget.busy.rest()
         self._try(lambda session: session.add_named(placed))
+
+    def spine_not_named(self, why: str) -> None:
+        self._widget.busy.rest()
+        self._widget.say(why)
+
+    def stop_naming(self) -> None:
+        """What would be found is not entered."""
+        if self._widget.naming.running:
+            self._widget.naming.drop()
+            self._widget.busy.rest()
 
     def change_cutoff(self) -> None:
         session = self._widget.session
@@ -185,7 +198,8 @@ class HuActions:
 
     def _rename(self, level: str) -> None:
         names = [name for name in level_names() if name != level]
-        name, accepted = QInputDialog.getItem(self._widget, "Another name", f"{level} is", names, 0, False)
+        nearest = min(range(len(names)), key=lambda n: abs(order(names[n]) - order(level)))
+        name, accepted = QInputDialog.getItem(self._widget, "Another name", f"{level} is", names, nearest, False)
         if accepted:
             self._widget.current = name
             self._try(lambda session: session.rename(level, name))

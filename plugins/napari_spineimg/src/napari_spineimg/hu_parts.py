@@ -10,8 +10,11 @@ from qtpy.QtGui import QFontInfo
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFrame,
+    QGridLayout,
     QHeaderView,
     QLabel,
+    QProgressBar,
+    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -76,6 +79,42 @@ class FlagBanner(QFrame):
         super().changeEvent(event)
         if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
             self._dress()
+
+
+class BusyRow(QWidget):
+    """Says what is being worked out while the viewer stays usable; a button gives it up."""
+
+    cancelled = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.words, self.bar, self.stop = QLabel(), QProgressBar(), QPushButton("Cancel")
+        self.words.setWordWrap(True)
+        self.words.setTextFormat(Qt.TextFormat.PlainText)
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(10)
+        self.stop.setToolTip("Gives it up; nothing is entered")
+        self.stop.clicked.connect(self.cancelled.emit)
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.words, 0, 0)
+        layout.addWidget(self.bar, 1, 0)
+        layout.addWidget(self.stop, 0, 1, 2, 1)
+        layout.setColumnStretch(0, 1)
+        self.rest()
+
+    def work(self, words: str, part: float | None = None) -> None:
+        """Shows what is done, and how much of it is where that is known."""
+        self.words.setText(words)
+        self.bar.setRange(0, 0 if part is None else 100)
+        if part is not None:
+            self.bar.setValue(round(100 * part))
+        self.show()
+
+    def rest(self) -> None:
+        """Nothing is being worked out. A bar without an end would go on being drawn."""
+        self.bar.setRange(0, 100)
+        self.hide()
 
 
 class VertebraTable(QTableWidget):

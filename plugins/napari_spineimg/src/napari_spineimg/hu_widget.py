@@ -9,7 +9,6 @@ from weakref import WeakSet
 import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
-    QApplication,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
@@ -24,14 +23,14 @@ from qtpy.QtWidgets import (
 from spineimg.anatomy import Role
 from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray
-from spineimg.notes import Note
 from spineimg.results import VertebraResult
 from spineimg.rois import Ellipse
 
+from napari_spineimg.clicking import Clicking
 from napari_spineimg.dialogs import keys_text
-from napari_spineimg.docked import Docked, scrolling
+from napari_spineimg.docked import Docked
 from napari_spineimg.hu_actions import HuActions
-from napari_spineimg.hu_parts import FlagBanner, VertebraTable, level_names
+from napari_spineimg.hu_parts import BusyRow, FlagBanner, VertebraTable, level_names
 from napari_spineimg.profile import Profile
 from napari_spineimg.roi_layer import RoiLayer
 from napari_spineimg.roi_shapes import ring, shifted
@@ -43,6 +42,7 @@ from napari_spineimg.work import Work
 
 _EDITING = "ellipses"
 _WIDTH_CHARS = 48
+_IDLE_MS = 1500
 
 
 class HuWidget(Docked):
@@ -53,12 +53,17 @@ class HuWidget(Docked):
         self.room = room_of(napari_viewer)
         self.rois = RoiLayer(self.room, self._dragged, self._edited, self._not_edited, self._stuck)
         self.naming = Work(self)
+        self._idle = QTimer(self)
+        """Runs out when the first picture of a CT has been seen."""
+        self._idle.setSingleShot(True)
+        self._idle.setInterval(_IDLE_MS)
+        self._idle.timeout.connect(self.rois.prepare)
         self.current: str | None = None
-        self._missed: tuple[str, FloatArray] | None = None
         self._session: Session | None = None
         self._heard: WeakSet[Sessions] = WeakSet()
         """Sessions that are listened to."""
         self._build()
+        self.clicks = Clicking(self)
         self.actions_ = HuActions(self)
         self._connect()
         self._study_changed()
@@ -66,7 +71,7 @@ class HuWidget(Docked):
     # -- building -----------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.banner, self.table, self.profile = FlagBanner(), VertebraTable(), Profile()
+        self.banner, self.table, self.profile, self.busy = FlagBanner(), VertebraTable(), Profile(), BusyRow()
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextFormat(Qt.TextFormat.PlainText)
@@ -89,12 +94,12 @@ class HuWidget(Docked):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(self._mode_row())
         layout.addLayout(self._level_row())
-        for part in (self.banner, self.message, self.by_hand):
+        for part in (self.banner, self.busy, self.message, self.by_hand):
             layout.addWidget(part)
         layout.addWidget(self.table, 1)
         layout.addLayout(self._history_row())
         layout.addWidget(self.tabs, 1)
-        scrolling(self, inner, _WIDTH_CHARS)
+        self.scroll_to(inner, _WIDTH_CHARS)
 
     def _mode_row(self) -> QHBoxLayout:
         self.clicking, self.adjusting = QPushButton("Click bodies"), QPushButton("Adjust ellipses")
@@ -147,7 +152,6 @@ class HuWidget(Docked):
         room.viewer.layers.events.removed.connect(self._layer_removed)
         self.clicking.clicked.connect(partial(self.adjust, False))
         self.adjusting.clicked.connect(partial(self.adjust, True))
-        self.by_hand.clicked.connect(self._place_by_hand)
         self.table.chosen.connect(self.go_to)
         self.table.customContextMenuRequested.connect(self.actions_.show_row_menu)
         self.profile.picked.connect(self.go_to)
@@ -156,10 +160,10 @@ class HuWidget(Docked):
         for box in (self.uiv, self.liv):
             box.activated.connect(self._construct_chosen)
         self.reader.activated.connect(self._reader_chosen)
-        self.naming.progressed.connect(lambda part, what: self.say(f"{what} {part:.0%}"))
+        self.naming.progressed.connect(lambda part, what: self.busy.work(what, part))
         self.naming.finished.connect(self.actions_.spine_named)
-        self.naming.failed.connect(self.say)
-        self.naming.cancelled.connect(lambda: self.say(""))
+        self.naming.failed.connect(self.actions_.spine_not_named)
+        self.busy.cancelled.connect(self.actions_.stop_naming)
         for key, press in self._keys().items():
             room.viewer.bind_key(key, press, overwrite=True)
 
@@ -176,7 +180,9 @@ class HuWidget(Docked):
     def leave(self) -> None:
         """Takes the ROI layers and the keys away; what was measured is kept."""
         room = self.room
+        self._idle.stop()
         self.naming.close()
+        self.clicks.leave()
         room.study_changed.disconnect(self._study_changed, missing_ok=True)
         room.clicked.disconnect(self._clicked, missing_ok=True)
         room.said.disconnect(self.say, missing_ok=True)
@@ -210,19 +216,21 @@ class HuWidget(Docked):
 
     def _study_changed(self) -> None:
         sessions = self.room.sessions
-        self.naming.close()
-        self._missed, self.current = None, None
-        self.by_hand.hide()
+        self.actions_.stop_naming()
+        self.clicks.forget()
+        self.current = None
         self.adjust(False)
         self.setEnabled(sessions is not None)
         if sessions is None:
+            self._idle.stop()
             self.rois.close()
             self._session = None
             self.say("Open a CT: drop its folder onto the window, or take File > Open Sample.")
             self._show(None)
             return
         self.say("")
-        self.rois.open()
+        self.rois.close()
+        self._idle.start()
         self.reader.setCurrentIndex(READERS.index(sessions.active))
         self._take(sessions.session)
         if sessions.active in sessions.restored:
@@ -241,11 +249,10 @@ class HuWidget(Docked):
 
     def _reader_chosen(self, number: int) -> None:
         if self.room.sessions is not None:
-            self.naming.close()
-            self._missed = None
+            self.actions_.stop_naming()
+            self.clicks.forget()
             self.room.sessions.switch(READERS[number])
             self.say("")
-            self.by_hand.hide()
             self._take(self.room.sessions.session)
 
     # -- the reader's hand --------------------------------------------------------------------------------------------
@@ -262,37 +269,8 @@ class HuWidget(Docked):
             self.measure(self.level.currentText(), point_lps_mm)
 
     def measure(self, level: str, point_lps_mm: FloatArray) -> None:
-        """Measures a level from a click; says why where no body is found, and offers ellipses to be placed."""
-        session = self._session
-        if session is None:
-            return
-        self.say("")
-        self.by_hand.hide()
-        found: list[tuple[Note, ...]] = []
-        previous, self.current = self.current, level
-        QApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)  # bodies that need their neighbours take seconds
-        try:
-            entered = attempt(lambda: found.append(session.click(level, point_lps_mm)), self.say)
-        finally:
-            QApplication.restoreOverrideCursor()
-        if not entered:
-            self.current = previous
-        elif not session.ellipses(level) or session.state.placed.get(level) != found[0]:
-            self.current = previous
-            self._missed = (level, point_lps_mm)
-            self.say(f"{level}: {'; '.join(note.text for note in found[0])}.")
-            self.by_hand.show()
-
-    def _place_by_hand(self) -> None:
-        if self._session is None or self._missed is None:
-            return
-        level, point = self._missed
-        self.current = level
-        session = self._session
-        if attempt(lambda: session.place_by_hand(level, point), self.say):
-            self.by_hand.hide()
-            self.say(f"{level}: three ellipses of a usual size. Move them onto trabecular bone.")
-            self.adjust(True)
+        """Measures a level from a click."""
+        self.clicks.measure(level, point_lps_mm)
 
     def _dragged(self, level: str, ellipses: tuple[Ellipse, ...]) -> None:
         """Numbers while an ellipse is being moved; nothing is entered yet."""

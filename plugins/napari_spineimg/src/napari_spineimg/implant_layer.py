@@ -9,7 +9,7 @@ import numpy as np
 from spineimg.geometry import FloatArray
 from spineimg.implants.model import ImplantScreen, Loosening
 
-from napari_spineimg.fixed import fix
+from napari_spineimg.overlay import overlay, when_turned
 from napari_spineimg.roi_shapes import ShapeFrame, flattened, put_on_slice
 from napari_spineimg.room import Room
 
@@ -41,10 +41,7 @@ class ImplantLayer:
         self._frame: ShapeFrame | None = None
         self._drawing = False
         self.layer: Any = None
-        dims = room.viewer.dims.events
-        dims.point.connect(self._follow_slice, position="first")
-        for event in (dims.order, dims.ndisplay):
-            event.connect(self._follow_view)
+        self._end = when_turned(room, self._follow_view)
 
     @property
     def _open(self) -> bool:
@@ -61,11 +58,7 @@ class ImplantLayer:
     def leave(self) -> None:
         """Takes the layer away for good."""
         self.close()
-        if self._room.viewer is not None:
-            dims = self._room.viewer.dims.events
-            dims.point.disconnect(self._follow_slice)
-            for event in (dims.order, dims.ndisplay):
-                event.disconnect(self._follow_view)
+        self._end()
 
     def draw(self, screen: ImplantScreen | None, chosen: str | None) -> None:
         """Shows a screen; the chosen screw is thicker."""
@@ -87,9 +80,7 @@ class ImplantLayer:
         kinds = ["line"] * len(self._screws) + ["path"] * len(self._rods)
         self._drawing = True
         try:
-            self.layer.data = []
-            if self._drawn:
-                self.layer.add(self._drawn, shape_type=kinds, edge_color=colours, edge_width=widths)
+            self.layer.show(self._drawn, shape_type=kinds, edge_color=colours, edge_width=widths)
         finally:
             self._drawing = False
 
@@ -100,18 +91,10 @@ class ImplantLayer:
             self.layer.mode = "direct" if on else "pan_zoom"
 
     def _make(self) -> None:
-        study, viewer = self._room.study, self._room.viewer
-        if study is None:
-            return
-        frame = ShapeFrame(study.display)
-        active = viewer.layers.selection.active
-        self.layer = viewer.add_shapes(
-            name=NAME, ndim=3, scale=frame.scale, translate=frame.translate, units=("mm", "mm", "mm"), opacity=0.9
-        )
-        self._room.lend_status(self.layer)
-        fix(self.layer, frame.scale, frame.translate, self._room.said.emit)
-        self.layer.events.data.connect(self._changed)
-        viewer.layers.selection.active = active
+        study = self._room.study
+        if study is not None:
+            self.layer = overlay(self._room, ShapeFrame(study.display), NAME, self._follow_slice, opacity=0.9)
+            self.layer.events.data.connect(self._changed)
 
     def _flat(self) -> list[FloatArray]:
         """All lines as they are drawn on the slice that is shown."""
@@ -126,7 +109,7 @@ class ImplantLayer:
             rods = [_piece(rod, at) for rod in rods]
         return screws + [flattened(rod, across, at) for rod in rods]
 
-    def _follow_slice(self, event: Any = None) -> None:
+    def _follow_slice(self) -> None:
         """Puts what reaches the slice that is about to be shown onto it."""
         if self._open and not self._drawing and self._drawn and len(self.layer.data) == len(self._drawn):
             drawn = self._flat()

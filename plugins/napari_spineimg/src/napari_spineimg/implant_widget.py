@@ -29,7 +29,7 @@ from spineimg.implants.model import ImplantScreen, Screw, Vector
 from spineimg.results import CaseResult
 
 from napari_spineimg import outputs
-from napari_spineimg.docked import Docked, scrolling
+from napari_spineimg.docked import Docked
 from napari_spineimg.implant_layer import ImplantLayer, colour_of, lines_of
 from napari_spineimg.plane_view import Line
 from napari_spineimg.room import room_of
@@ -38,7 +38,7 @@ from napari_spineimg.screw_views import ScrewViews
 from napari_spineimg.session import attempt
 from napari_spineimg.texts import DASH, WORDS, number, screw_report
 
-_COLUMNS = ("Screw", "Loosening", "Median mm", "90 %", "Over 1 mm", "Ø mm", "Length mm")
+_COLUMNS = ("Screw", "Loosening", "Median mm", "90 %", "> 1 mm", "Ø mm", "Length mm")
 _EDITING = "screws"
 _WIDTH_CHARS = 52
 
@@ -83,6 +83,7 @@ class ImplantWidget(Docked):
         self.views = ScrewViews()
         self.export_menu = QToolButton()
         self.export_menu.setText("Export")
+        self.export_menu.setMinimumWidth(64)
         self.export_menu.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.export_menu.setMenu(self._menu())
         self.propose = QPushButton()
@@ -97,7 +98,7 @@ class ImplantWidget(Docked):
         layout.addLayout(_row(self.move, self.add, self.remove, self.export_menu))
         layout.addWidget(self.propose)
         layout.addWidget(self.views, 1)
-        scrolling(self, inner, _WIDTH_CHARS)
+        self.scroll_to(inner, _WIDTH_CHARS)
 
     def _connect(self) -> None:
         self.start.clicked.connect(lambda: self.begin(()))

@@ -13,7 +13,7 @@ from spineimg.geometry import FloatArray
 from spineimg.rois import POSITIONS
 
 from napari_spineimg.display import lps_from_world, world_from_lps
-from napari_spineimg.docked import Docked, scrolling
+from napari_spineimg.docked import Docked
 from napari_spineimg.plane_view import Line, PlaneView
 from napari_spineimg.roi_layer import CURRENT_COLOUR, ROI_COLOUR
 from napari_spineimg.roi_shapes import outline
@@ -64,7 +64,7 @@ class LinkedPlanes(Docked):
         layout.setContentsMargins(4, 4, 4, 4)
         layout.addLayout(row)
         layout.addWidget(whole, 1)
-        scrolling(self, inner, _WIDTH_CHARS)
+        self.scroll_to(inner, _WIDTH_CHARS)
 
     def _connect(self) -> None:
         room = self.room

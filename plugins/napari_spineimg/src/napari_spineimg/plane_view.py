@@ -158,8 +158,8 @@ class PlaneView(QWidget):
 
     def _draw_labels(self, painter: QPainter) -> None:
         """Names beside their lines, the last line's first; a name that would cover another is left out."""
-        taken: list[QRectF] = []
         metrics = painter.fontMetrics()
+        taken = [QRectF(0, 0, 1.15 * metrics.horizontalAdvance(self.title) + 10, metrics.height())]
         for line in reversed([one for one in self._lines if one.label]):
             places = self.pixel_of(line.points_lps_mm)
             x, y = places[int(np.argmin(places[:, 0]))]

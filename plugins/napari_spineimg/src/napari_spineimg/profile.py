@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
+from napari.settings import get_settings
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QPalette
 from spineimg.anatomy import order
@@ -70,14 +71,16 @@ class Profile(FigureCanvasQTAgg):
         axes.set_xlim(-0.7, max(1.0, len(names) - 0.3))
 
     def _dress(self) -> None:
-        """Black on a light theme, white on a dark one."""
+        """Black on a light theme, white on a dark one; letters grow with those of the window."""
+        size = max(8.0, 0.8 * get_settings().appearance.font_size)
+        self._axes.set_position((0.02 * size, 0.0275 * size, 0.97 - 0.02 * size, 0.94 - 0.0275 * size))
         parent = self.parentWidget()
         background = (parent or self).palette().color(QPalette.ColorRole.Window)
         ink = "#e8eef4" if background.lightness() < 128 else "#16202b"
         self.figure.set_facecolor(background.name())
         self._axes.set_facecolor(background.name())
-        self._axes.set_ylabel("HU", color=ink, fontsize=9)
-        self._axes.tick_params(colors=ink, labelsize=8)
+        self._axes.set_ylabel("HU", color=ink, fontsize=size)
+        self._axes.tick_params(colors=ink, labelsize=size)
         for side in self._axes.spines.values():
             side.set_color(ink)
 

@@ -10,7 +10,7 @@ from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray
 from spineimg.rois import Ellipse
 
-from napari_spineimg.fixed import fix
+from napari_spineimg.overlay import overlay, when_turned
 from napari_spineimg.roi_shapes import ShapeFrame, corners, edited, flattened, put_on_slice
 from napari_spineimg.room import Room
 
@@ -51,39 +51,30 @@ class RoiLayer:
         self.layer: Any = None
         self.outlines: Any = None
         self._frame: ShapeFrame | None = None
-        dims = room.viewer.dims.events
-        dims.point.connect(self._follow_slice, position="first")
-        for event in (dims.order, dims.ndisplay):
-            event.connect(self._follow_view)
+        self._end = when_turned(room, self._follow_view)
 
     # -- drawing ------------------------------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """Makes the layers before they are needed, so that the first click need not."""
+        if not self._open:
+            self.open()
+
     def open(self) -> None:
-        """Makes the layers for the room's study."""
-        study, viewer = self._room.study, self._room.viewer
+        """Makes the layers for the room's study. It takes longer than to show the CT."""
+        study = self._room.study
         if study is None:
             return
         self.close()
-        self._frame = ShapeFrame(study.display)
-        keywords = {
-            "ndim": 3,
-            "scale": self._frame.scale,
-            "translate": self._frame.translate,
-            "units": ("mm", "mm", "mm"),
-            "face_color": "transparent",
-            "edge_width": 0.6,
-            "opacity": 1.0,
-        }
-        active = viewer.layers.selection.active
-        self.outlines = viewer.add_shapes(name=OUTLINE_NAME, edge_color=OUTLINE_COLOUR, **keywords)
-        self.layer = viewer.add_shapes(name=ROI_NAME, edge_color=ROI_COLOUR, **keywords)
+        self._frame = frame = ShapeFrame(study.display)
+        look: dict[str, Any] = {"face_color": "transparent", "edge_width": 0.6, "opacity": 1.0}
+        look |= {"edge_color": OUTLINE_COLOUR}
+        self.outlines = overlay(self._room, frame, OUTLINE_NAME, self._rings_to_slice, **look)
+        look |= {"edge_color": ROI_COLOUR}
+        self.layer = overlay(self._room, frame, ROI_NAME, self._ellipses_to_slice, **look)
         self.outlines.editable = False
-        for layer in (self.layer, self.outlines):
-            self._room.lend_status(layer)
-            fix(layer, self._frame.scale, self._frame.translate, self._room.said.emit)
         self.layer.events.data.connect(self._changed)
         self.layer.mouse_drag_callbacks.append(self._follow)
-        viewer.layers.selection.active = active
         self.adjust(self._adjusting)
 
     def close(self) -> None:
@@ -101,11 +92,7 @@ class RoiLayer:
     def leave(self) -> None:
         """Takes the layers away for good."""
         self.close()
-        if self._room.viewer is not None:
-            dims = self._room.viewer.dims.events
-            dims.point.disconnect(self._follow_slice)
-            for event in (dims.order, dims.ndisplay):
-                event.disconnect(self._follow_view)
+        self._end()
 
     @property
     def _open(self) -> bool:
@@ -114,8 +101,8 @@ class RoiLayer:
 
     def draw(self, ellipses: dict[Key, Ellipse], current: str | None, rings_lps_mm: list[FloatArray]) -> None:
         """Shows these ellipses, those of the current level in another colour, and outlines of bodies, each (n, 3)."""
-        if self._frame is not None and not self._open and self._room.study is not None:
-            self.open()  # someone removed the layer, and ROIs without a picture of them must not be
+        if ellipses and not self._open:
+            self.open()  # not yet, or someone removed the layer, and ROIs without a picture of them must not be
         if not self._open or self._frame is None:
             return
         held, same = self.selected(), list(ellipses) == list(self._shown) and current == self._current
@@ -139,10 +126,7 @@ class RoiLayer:
 
     def _draw_all(self, drawn: list[FloatArray]) -> None:
         colours = [CURRENT_COLOUR if level == self._current else ROI_COLOUR for level, _ in self._shown]
-        if len(self.layer.data):
-            self.layer.data = []
-        if drawn:
-            self.layer.add(drawn, shape_type="ellipse", edge_color=colours, face_color="transparent")
+        self.layer.show(drawn, shape_type="ellipse", edge_color=colours, face_color="transparent")
 
     def _draw_rings(self) -> None:
         if self.outlines not in self._room.viewer.layers:
@@ -152,10 +136,7 @@ class RoiLayer:
             put_on_slice(self.outlines, self._drawn_rings, self.outlines.data)
             self.outlines.refresh()
             return
-        if len(self.outlines.data):
-            self.outlines.data = []
-        if self._drawn_rings:
-            self.outlines.add(self._drawn_rings, shape_type="path", edge_color=OUTLINE_COLOUR)
+        self.outlines.show(self._drawn_rings, shape_type="path", edge_color=OUTLINE_COLOUR)
 
     def _flat(self, shapes: Sequence[FloatArray], bodies: Sequence[str]) -> list[FloatArray]:
         """Shapes as they are drawn on the slice that is shown: of each body that one which is nearest to it.
@@ -187,18 +168,20 @@ class RoiLayer:
     def _flat_rings(self) -> list[FloatArray]:
         return self._flat(self._rings, [""] * len(self._rings))
 
-    def _follow_slice(self, event: Any = None) -> None:
+    def _ellipses_to_slice(self) -> None:
         """Puts what reaches the slice that is about to be shown onto it."""
-        if not self._open or self._frame is None or self._drawing or not self._shown:
-            return
-        drawn = self._flat_ellipses()
-        rings = self._flat_rings()
-        if len(self.layer.data) == len(drawn) == len(self._drawn):
-            put_on_slice(self.layer, drawn, self._drawn)
-            self._drawn = drawn
-        if self.outlines in self._room.viewer.layers and len(self.outlines.data) == len(rings):
-            put_on_slice(self.outlines, rings, self._drawn_rings)
-            self._drawn_rings = rings
+        if self._open and self._shown and not self._drawing:
+            drawn = self._flat_ellipses()
+            if len(self.layer.data) == len(drawn) == len(self._drawn):
+                put_on_slice(self.layer, drawn, self._drawn)
+                self._drawn = drawn
+
+    def _rings_to_slice(self) -> None:
+        if self.outlines in self._room.viewer.layers and self._rings and not self._drawing:
+            rings = self._flat_rings()
+            if len(self.outlines.data) == len(rings) == len(self._drawn_rings):
+                put_on_slice(self.outlines, rings, self._drawn_rings)
+                self._drawn_rings = rings
 
     def _follow_view(self, event: Any = None) -> None:
         """Draws all anew: the picture was turned."""

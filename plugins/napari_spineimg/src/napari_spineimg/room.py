@@ -157,8 +157,8 @@ class Room:
             if other is not layer and study_of(other) is not None:
                 other.visible = False
         self.viewer.dims.order = (0, 1, 2)
-        self._show_letters()
         self.move_to(middle_lps_mm(study), scroll=True)
+        self._show_letters()
         self.study_changed.emit()
 
     def _read_nothing(self) -> None:
@@ -182,7 +182,6 @@ class Room:
                     self._scroll_to(axis, float(place[axis]))
             finally:
                 self._moving = False
-            self._show_facts()
         self.point_changed.emit()
 
     def _scroll_to(self, axis: int, place: float) -> None:
@@ -198,7 +197,6 @@ class Room:
         for axis in self.viewer.dims.not_displayed:
             world[axis] = self.viewer.dims.point[axis]
         self.move_to(lps_from_world(world), scroll=False)
-        self._show_facts()
 
     def _on_drag(self, viewer: Any, event: Any) -> Iterator[None]:
         """A press and release without a move between is a click."""
@@ -266,13 +264,10 @@ class Room:
         if self.study is None or self.point_lps_mm is None or dims.ndisplay != 2 or dims.ndim != 3:
             overlay.visible = False
             return
-        k = self.study.slice_near(self.point_lps_mm) + 1
-        count = self.study.volume.geometry.shape[0]
         shown = "" if self.study.display.exact else "\nresampled for display"
         if len(self._sessions) > 1:
             shown += f"\n{self.study.name[:40]}"
-        place = f"slice {k}/{count}\n" if dims.not_displayed[0] == 0 else ""
-        overlay.text = f"{place}{windows.words(self.layer.contrast_limits)}{shown}"
+        overlay.text = f"{windows.words(self.layer.contrast_limits)}{shown}"
         overlay.visible = True
 
     def status_words(self, point_lps_mm: FloatArray) -> tuple[str, str]:

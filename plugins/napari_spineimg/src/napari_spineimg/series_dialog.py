@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QApplication,
     QDialog,
     QDialogButtonBox,
     QHeaderView,
     QLabel,
+    QMainWindow,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -96,7 +98,8 @@ class SeriesDialog(QDialog):
     @classmethod
     def ask(cls, index: SeriesIndex, path: str) -> SeriesEntry | None:
         """Shows the table; None when it is closed without a choice."""
-        dialog = cls(index, path)
+        windows = [one for one in QApplication.topLevelWidgets() if isinstance(one, QMainWindow) and one.isVisible()]
+        dialog = cls(index, path, windows[0] if windows else None)  # in the window's colours
         accepted = dialog.exec()
         chosen = dialog.chosen if accepted else None
         dialog.deleteLater()

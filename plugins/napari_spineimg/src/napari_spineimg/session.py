@@ -23,8 +23,9 @@ from spineimg.pipeline import Settings, assess
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.rois import POSITIONS, Ellipse, RoiSet, VertebraRoi
 from spineimg.vertebra.body import Body
+from spineimg.vertebra.candidates import SOFT_CODES
 from spineimg.vertebra.click import Placed, rois_of_click
-from spineimg.vertebra.hu import VertebraHU, measure
+from spineimg.vertebra.hu import EllipseMeter, VertebraHU, measure
 from spineimg.vertebra.planes import undecodable
 from spineimg.volume import Acquisition, CTVolume
 
@@ -79,6 +80,7 @@ class Session:
         self._result: CaseResult | None = None
         self._known: dict[VertebraRoi, VertebraHU] = {}
         """ROIs of the states that were measured, each once; they are compared by identity."""
+        self._meter = EllipseMeter()
         self._bodies: dict[tuple[float, ...], Body | None] = {}
         """What was found around clicks."""
         self._bearing: frozenset[str] = frozenset()
@@ -143,25 +145,13 @@ class Session:
         the acquisition (voltage, contrast, kernel) changes flags and notes on the scan, not this."""
         if roi not in self._known:
             volume.require_usable()
-            found = measure(volume, roi)
+            found = self._meter.measure(volume, roi.level, roi.ellipses) if roi.ellipses else measure(volume, roi)
             self._known[roi] = replace(found, notes=(*placed, *found.notes))
         return self._known[roi]
 
-    def try_click(self, level: str, point_lps_mm: FloatArray) -> tuple[VertebraRoi, tuple[Note, ...]]:
-        """What the core makes of a click, not entered yet: the ROI, with ellipses if a body was found, and notes.
-
-        Raises SeriesError for a series that cannot be measured.
-        """
-        volume = self.volume
-        volume.require_usable()
-        old = self.state.roi(level)
-        try:
-            placed = rois_of_click(volume, point_lps_mm, level, "endplate", Settings().hu.click)
-        except PixelError as error:
-            placed = Placed((), (undecodable(error, level),), None)
-        self._bodies[_place(point_lps_mm)] = placed.body
-        status = old.status if old is not None else None
-        return VertebraRoi(level, point_lps_mm, placed.rois, confirmed=True, status=status), placed.notes
+    def look(self, level: str, point_lps_mm: FloatArray) -> Placed:
+        """`placed_at` on this CT."""
+        return placed_at(self.volume, level, point_lps_mm)
 
     def body(self, level: str) -> Body | None:
         """The body around the click of a level, where there is one."""
@@ -170,7 +160,7 @@ class Session:
             return None
         key = _place(roi.center_lps_mm)
         if key not in self._bodies:  # the click comes from a file
-            self.try_click(level, roi.center_lps_mm)
+            self._bodies[key] = self.look(level, roi.center_lps_mm).body
         return self._bodies[key]
 
     def try_ellipses(self, level: str, ellipses: Sequence[Ellipse]) -> VertebraResult:
@@ -180,7 +170,7 @@ class Session:
         roi = replace(old, ellipses=tuple(ellipses), mask=None)
         tried = state.with_roi(roi)
         known = {one.level: self._hu(volume, one, ()) for one in state.rois.vertebrae if one.level != level}
-        known[level] = measure(volume, roi)
+        known[level] = self._meter.measure(volume, level, ellipses)
         found = self._assessed(volume, tried, known)
         return next(one for one in found.vertebrae if one.level == level)
 
@@ -210,14 +200,22 @@ class Session:
 
     def click(self, level: str, point_lps_mm: FloatArray) -> tuple[Note, ...]:
         """A click in the body of a level. Where none is found nothing is entered; the notes say why."""
-        roi, notes = self.try_click(parse_level(level), point_lps_mm)
-        if roi.ellipses:
-            before = self.state.roi(self._last)
-            if before is not None and before.center_lps_mm is not None:
-                self._upwards = order(roi.level) < order(self._last)
-            self._last = roi.level
-            self._do(self.state.with_roi(roi, notes))
-        return notes
+        placed = self.look(parse_level(level), point_lps_mm)
+        self.enter_click(level, point_lps_mm, placed)
+        return placed.notes
+
+    def enter_click(self, level: str, point_lps_mm: FloatArray, placed: Placed) -> None:
+        """What a click gave. Without ROIs nothing is entered."""
+        if not placed.rois:
+            return
+        old, before = self.state.roi(level), self.state.roi(self._last)
+        if before is not None and before.center_lps_mm is not None:
+            self._upwards = order(level) < order(self._last)
+        self._last = level
+        self._bodies[_place(point_lps_mm)] = placed.body
+        status = old.status if old is not None else None
+        roi = VertebraRoi(level, point_lps_mm, placed.rois, confirmed=True, status=status)
+        self._do(self.state.with_roi(roi, placed.notes))
 
     def place_by_hand(self, level: str, point_lps_mm: FloatArray) -> None:
         """Three ellipses of a usual size around a point, on original slices, to be moved by the reader."""
@@ -278,9 +276,9 @@ class Session:
         """A ROI with the ellipses of its click, where it has nothing else, and the notes of the search."""
         if roi.ellipses or roi.mask is not None or roi.center_lps_mm is None:
             return roi, ()
-        found, notes = self.try_click(roi.level, roi.center_lps_mm)
-        spelled = replace(found, confirmed=roi.confirmed, status=roi.status)
-        return spelled, notes if spelled.ellipses else ()
+        placed = self.look(roi.level, roi.center_lps_mm)
+        self._bodies[_place(roi.center_lps_mm)] = placed.body
+        return replace(roi, ellipses=placed.rois), placed.notes if placed.rois else ()
 
     # -- history ------------------------------------------------------------------------------------------------------
 
@@ -328,6 +326,24 @@ class Session:
     def save(self, path: str | Path) -> None:
         """The ROI file of the contract. Raises RoiError."""
         write_rois(path, self.state.rois)
+
+
+def placed_at(volume: CTVolume, level: str, point_lps_mm: FloatArray, *, alone: bool = False) -> Placed:
+    """What the core makes of a click: ROIs if a body was found, and notes.
+
+    alone: the body must be clear by itself; its neighbours, which take seconds, are not asked.
+    Raises SeriesError for a series that cannot be measured.
+    """
+    volume.require_usable()
+    try:
+        return rois_of_click(volume, point_lps_mm, level, "endplate", Settings().hu.click, alone=alone)
+    except PixelError as error:
+        return Placed((), (undecodable(error, level),), None)
+
+
+def is_unclear(placed: Placed) -> bool:
+    """Whether neighbours may speak for the body that was not believed by itself."""
+    return not placed.rois and any(note.code in SOFT_CODES for note in placed.notes)
 
 
 def default_ellipses(volume: CTVolume, point_lps_mm: FloatArray) -> tuple[Ellipse, ...]:

@@ -15,7 +15,8 @@ from psygnal import Signal
 from spineimg.agreement import agree
 from spineimg.cutoffs import PUBLISHED
 from spineimg.errors import SpineImgError
-from spineimg.export.json import agreement_to_dict, result_to_dict, write_json
+from spineimg.export.files import replacing
+from spineimg.export.json import agreement_to_dict, result_to_dict
 from spineimg.implants.model import ImplantScreen, Vector
 from spineimg.io.rois import parse_rois, rois_to_dict
 from spineimg.notes import Note
@@ -96,7 +97,9 @@ class Sessions:
             if not state.rois.vertebrae:
                 file.unlink(missing_ok=True)
                 return
-            write_json(file, rois_to_dict(state.rois, file.parent) | _beside_rois(state))
+            content = json.dumps(rois_to_dict(state.rois, file.parent) | _beside_rois(state), allow_nan=False)
+            with replacing(file) as handle:
+                handle.write(content.encode())
         except (OSError, SpineImgError) as error:
             self.said.emit(f"the session cannot be kept in {file.parent}: {error}")
 

@@ -35,6 +35,8 @@ class Work(QObject):
         self._number = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._left: list[threading.Thread] = []
+        """Threads of jobs that nobody hears any more."""
         self._told.connect(self._hear)
 
     @property
@@ -55,13 +57,19 @@ class Work(QObject):
         """Ends the job at its next step."""
         self._stop.set()
 
-    def close(self) -> None:
-        """Cancels, waits for the job's next step but not for ever, and hears no more of it."""
+    def drop(self) -> None:
+        """Hears no more of the job, which ends by itself; another one may start at once."""
         self._number += 1
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(_PATIENCE_S)
-            self._thread = None
+        self._left = [one for one in (*self._left, self._thread) if one is not None and one.is_alive()]
+        self._thread = None
+
+    def close(self) -> None:
+        """Drops the job, and waits for its next step but not for ever."""
+        self.drop()
+        for thread in self._left:
+            thread.join(_PATIENCE_S)
+        self._left = []
 
     def _run(self, job: Job, number: int, stop: threading.Event) -> None:
         def tell(part: float, what: str) -> None:
