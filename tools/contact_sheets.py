@@ -23,6 +23,8 @@ from spineimg.volume import CTVolume
 SHEETS = Path(__file__).resolve().parents[1] / "docs" / "validation"
 SIZE_MM, STEP_MM = (72.0, 72.0), 0.4
 WINDOW_HU = (-150.0, 450.0)
+NEAR_MM = 3.0
+"""Walls are drawn where they cross the picture: beside the canal they reach farther back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,9 @@ def panel(axes: Any, picture: Any, body: Body, way: Any) -> None:
     """One picture, `way` to its right and the head up, with the lines where planes and walls cross it."""
     half = SIZE_MM[0] / 2
     axes.imshow(picture, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=(-half, half, -half, half))
-    across = (body.outline_mm @ body.axes[:2]) @ way
+    along = int(way is body.posterior_lps)
+    near = np.abs(body.outline_mm[:, 1 - along]) < NEAR_MM
+    across = body.outline_mm[near, along]
     ends = np.array([across.min(), across.max()])
     for plane in (body.superior, body.inferior):
         point = plane.point_lps_mm - body.center_lps_mm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +62,7 @@ def assess(
     asked = _asked(rois)
     before = known or {}
     measured = [before.get(roi.level) or measure(volume, roi, chosen.hu, plane) for roi in asked]
+    _refuse_other_scan(rois, measured)
     disorder = _disorder(asked, measured)
     vertebrae = tuple(
         _result(volume, rois, roi, hu, disorder.get(number, ()), chosen, cutoffs)
@@ -75,7 +76,7 @@ def assess(
         acquisition=volume.acquisition,
         vertebrae=vertebrae,
         notes=(*volume.notes, *of_case),
-        settings={**asdict(chosen), "plane": plane, "cutoffs": [asdict(cutoff) for cutoff in cutoffs]},
+        settings={**_spelled(chosen), "plane": plane, "cutoffs": [_spelled(cutoff) for cutoff in cutoffs]},
         reader=rois.reader,
     )
 
@@ -245,6 +246,20 @@ def _spelled_out(roi: VertebraRoi, slices: Sequence[SliceHU]) -> VertebraRoi:
         if one.semi_axes_mm is not None
     )
     return replace(roi, ellipses=placed)
+
+
+@lru_cache(maxsize=64)
+def _spelled(settings: Settings | Cutoff) -> dict[str, object]:
+    """Settings as they stand in a result. Spelling them out takes longer than measuring a plane again."""
+    return asdict(settings)
+
+
+def _refuse_other_scan(rois: RoiSet, measured: Sequence[VertebraHU]) -> None:
+    """Raises RoiError when every vertebra is a label, and none of them lies in this volume."""
+    masks = {roi.mask.labels.name for roi in rois.vertebrae if roi.mask is not None}
+    outside = [any(note.code == "roi_outside_volume" for note in hu.notes) and not hu.slices for hu in measured]
+    if masks and all(roi.mask is not None for roi in rois.vertebrae) and all(outside[: len(rois.vertebrae)]):
+        raise RoiError(f"{', '.join(sorted(masks))}: no label lies in this CT: is it a mask of another scan?")
 
 
 def _asked(rois: RoiSet) -> tuple[VertebraRoi, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -52,13 +53,22 @@ class Ellipse:
         return np.asarray(normal / np.linalg.norm(normal))
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class LabelVolume:
     """A label map: its own geometry, slices of whole numbers. `name` is the file's name, for messages."""
 
     geometry: Geometry
     source: SliceSource
     name: str
+
+    @cached_property
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """First and last slice of every label: the map is read through once, not once a label. Raises PixelError."""
+        found: dict[int, tuple[int, int]] = {}
+        for k in range(self.geometry.shape[0]):
+            for label in np.unique(self.source.read(k)).astype(int).tolist():
+                found[label] = (found.get(label, (k, k))[0], k)
+        return found
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -175,8 +175,11 @@ def test_quality_and_doubt() -> None:
     good = Findings(150, 0.9, 0.66, 0.8, 2, 1, 0.5, 0.8, 0.5, 2.5, 1.0)
     assert quality(good) > 0.9
     assert doubt(good, TrustSettings()) is None
+    for plain in (replace(good, canal_hu=20), replace(good, bone_hu=200), replace(good, move_mm=4.5)):
+        assert doubt(plain, TrustSettings()) is None
     for worse, code in (
-        (replace(good, canal_hu=20), "no_canal"),
+        (replace(good, canal_hu=10), "no_canal"),
+        (replace(good, canal_hu=20, wall=0.7, explained=0.2, move_mm=3), "no_canal"),
         (replace(good, wall=0.4), "walls_unclear"),
         (replace(good, height=1.3), "not_a_body"),
         (replace(good, wedge_deg=40), "endplates_contradict"),
@@ -184,6 +187,8 @@ def test_quality_and_doubt() -> None:
         (replace(good, explained=0.0), "endplates_unclear"),
         (replace(good, tilt_sd_deg=3.5), "endplates_unclear"),
         (replace(good, oddities=1), "endplates_unclear"),
+        (replace(good, bone_hu=200, tilt_sd_deg=1.2), "endplates_contradict"),
+        (replace(good, move_mm=4.5, neighbours=1.2), "endplates_unclear"),
         (replace(good, wall=0.69, explained=0.2, disc_score=-1, move_mm=3.5, tilt_sd_deg=2.4), "uncertain"),
     ):
         assert quality(worse) <= quality(good)

@@ -124,6 +124,7 @@ def test_the_codes_that_block_are_those_agreed_on() -> None:
         "implausible_hu",
         "level_order",
         "mask_not_only_body",
+        "mask_misplaced",
     } == BLOCKING
 
 

@@ -136,6 +136,30 @@ def test_a_stated_numbering_that_contradicts_the_places(tmp_path):
         vertebra_labels(opened, "total")
 
 
+TOTAL_1 = {f"L{n}": 23 - n for n in range(1, 6)} | {f"T{n}": 35 - n for n in range(1, 13)}
+
+
+@pytest.mark.parametrize("lowest", ["T11", "T12", "L5"])
+def test_the_first_version_of_totalsegmentator_must_be_stated(tmp_path, lowest):
+    """From label 26 on both versions count upwards: T9 of the first would be S1 of the second.
+
+    Planted: the low labels left out of account, and the spine of T2 to T11 is named T10 to S1.
+    """
+    levels = [level for level in LEVELS if level in TOTAL_1 and level != "T1"]
+    levels = levels[: levels.index(lowest) + 1]
+    labels = open_labels(column(tmp_path / "first.nii.gz", [TOTAL_1[level] for level in levels], step_mm=28.0))
+    with pytest.raises(RoiError, match="totalsegmentator1"):
+        vertebra_labels(labels)
+    assert vertebra_labels(labels, "totalsegmentator1") == {level: TOTAL_1[level] for level in levels}
+
+
+def test_organs_of_the_second_version_are_no_vertebrae(tmp_path):
+    """Cyst and sacrum of version 2 bear labels of vertebrae of version 1."""
+    organs = [(25, (slice(6, 12), slice(2, 6), slice(0, 4))), (24, (slice(1, 5), slice(1, 5), slice(20, 26)))]
+    path = column(tmp_path / "second.nii.gz", [TOTAL[level] for level in ("L3", "L4", "L5", "S1")], extra=organs)
+    assert list(vertebra_labels(open_labels(path))) == ["L3", "L4", "L5", "S1"]
+
+
 def test_stray_voxels_are_no_vertebra(tmp_path):
     """Seven voxels (448 mm³) of T1 in the pelvis; eight (512 mm³) count. Planted: size in voxels."""
     place = (slice(0, 1), slice(0, 1), slice(0, 7))

@@ -25,6 +25,23 @@ def test_planes_and_size_of_a_tilted_cylinder(place: tuple[float, float, float])
     assert body.quality > 0.85
 
 
+@pytest.mark.parametrize("place", [(0.0, 0.0, 0.0), (-7.0, 6.0, -5.0)])
+def test_planes_of_a_plain_cylinder_without_shell_and_arches(place: tuple[float, float, float]) -> None:
+    """Planted: no surface without a shell; only a canal with bone around it taken for one."""
+    body = find_body(column(plain=True), np.array(place) @ tilted())
+    cranial = tilted()[2]
+    for end, height in ((body.superior, HEIGHT / 2), (body.inferior, -HEIGHT / 2)):
+        assert float(end.normal_lps @ cranial) > np.cos(np.radians(2.0))
+        assert float(end.point_lps_mm @ cranial) == pytest.approx(height, abs=0.6)
+
+
+@pytest.mark.parametrize("place", [(0, 0, HEIGHT / 2 + DISC / 2), (0, DEPTH / 2 + 0.9 * CANAL, 0), (35, 20, 0)])
+def test_clicks_outside_plain_cylinders_are_refused(place: tuple[float, float, float]) -> None:
+    """In disc, canal and muscle. Planted: the nearest body taken for it."""
+    with pytest.raises(BodyNotFoundError):
+        body_of_click(column(plain=True), np.array(place, dtype=np.float64) @ tilted())
+
+
 OUTSIDE = {
     "disc": (0, 0, HEIGHT / 2 + DISC / 2),
     "canal": (0, DEPTH / 2 + 0.9 * CANAL, 0),

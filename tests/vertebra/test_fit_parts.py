@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.vertebra import naming
 from spineimg.vertebra.body import BodyNotFoundError
 from spineimg.vertebra.canal import sideways
+from spineimg.vertebra.click import witnesses
 from spineimg.vertebra.endplate_model import Start, edge_of
 from spineimg.vertebra.endplates import EndplateFit
 from spineimg.vertebra.hu import measure
@@ -87,8 +89,17 @@ def test_numbers_that_no_endplate_has_are_counted() -> None:
     assert fit(facing_shell_hu=-600.0).oddities == 1
     assert fit(facing=Start(10.5, 0.0, 0.1)).oddities == 1
     assert fit(facing=Start(16.0, 0.5, 0.1)).oddities == 1
+    assert fit(concavity_mm=-1.5).oddities == 1
+    assert fit(shell_hu=140.0, disc_hu=110.0).oddities == 1
+    assert fit(shell_hu=140.0, disc_hu=110.0, plain=True).oddities == 0
     assert fit(disc_hu=340.0).worth < fit().worth
     assert fit(tilt_sd_deg=50.0).worth < fit().worth
+
+
+def test_neighbours_that_lean_on_others_are_no_witnesses() -> None:
+    """Planted: the clicked body counted."""
+    for held, start, count in (((False, True, False), 1, 2), ((False, True, True), 0, 0), ((False,) * 9, 4, 6)):
+        assert witnesses(SimpleNamespace(held=held, start=start)) == count  # type: ignore[arg-type]
 
 
 def test_a_body_that_a_click_at_its_centre_does_not_give_ends_the_list(monkeypatch: pytest.MonkeyPatch) -> None:

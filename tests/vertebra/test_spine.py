@@ -46,6 +46,26 @@ def test_one_named_click_names_the_spine(level: str) -> None:
     assert {note.about for note in named.notes if note.code.startswith("stopped")} == {"T12", "L5"}
 
 
+def test_a_seed_in_a_body_that_the_image_cuts_names_its_neighbours() -> None:
+    """The image is cut 4 mm above T12: it is not listed, and L1 keeps its name. Planted: the list named from T12 on."""
+    from dataclasses import replace
+
+    from spineimg.geometry import Geometry
+    from spineimg.volume import ArraySource
+
+    volume, geometry = spine()[1], spine()[1].geometry
+    top = truth("T12").superior.point_lps_mm[2] + 4.0
+    kept = np.flatnonzero(geometry.origins_lps_mm[:, 2] < top)
+    hu = np.stack([volume.source.read(int(k)) for k in kept])
+    lattice = Geometry(hu.shape, geometry.origins_lps_mm[kept], geometry.row_step_lps_mm, geometry.column_step_lps_mm)
+    cut = replace(volume, geometry=lattice, source=ArraySource(hu))
+    named = name_spine(cut, {"T12": truth("T12").frame.center_lps_mm})
+    assert [one.level for one in named.vertebrae] == ["L1", "L2", "L3", "L4", "L5"]
+    assert {note.about for note in named.notes if note.code == "seed_cut"} == {"L1"}
+    for one in named.vertebrae:
+        assert np.linalg.norm(one.body.center_lps_mm - truth(one.level).frame.center_lps_mm) < 3
+
+
 def test_without_a_click_names_come_from_the_sacrum_and_are_not_confirmed() -> None:
     """Planted: the sacrum's first segment counted as L5."""
     named = name_spine(spine()[1])

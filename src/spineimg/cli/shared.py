@@ -31,7 +31,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but er
 SeriesOption = Annotated[str | None, typer.Option(metavar="UID", help="Series to measure, where several are usable.")]
 LevelOption = Annotated[str | None, typer.Option(metavar="LEVEL", help="Instrumented vertebra: upper, lowest.")]
 MaskLabelsOption = Annotated[
-    str | None, typer.Option(metavar="totalsegmentator|verse", help="Numbering of the mask, where it cannot be told.")
+    str | None, typer.Option(metavar="totalsegmentator|verse|...", help="Numbering of the mask, if it cannot be told.")
 ]
 PlaneOption = Annotated[str, typer.Option(metavar="endplate|scanner", help="Oblique ROIs: resample, or refuse.")]
 KvpOption = Annotated[float | None, typer.Option(metavar="KV", help="State the tube voltage the file lacks.")]

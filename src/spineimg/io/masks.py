@@ -1,8 +1,8 @@
 """Label maps: which label is which vertebra.
 
-Two numberings are known: TotalSegmentator's task `total` (50 C1 ... 27 L5, 26 S1; Wasserthal 2023) and that of VerSe
-(1 C1 ... 24 L5, 25 L6, 28 T13; Sekuboyina 2021), which `vertebrae_pp` shares. Both are lists of numbers without a
-name in the file, so a numbering is believed only when the labels lie along the spine in its order.
+Known are TotalSegmentator's task `total` (50 C1 ... 27 L5, 26 S1; Wasserthal 2023), the same of its version 1 (41 C1
+... 18 L5), and VerSe (1 C1 ... 24 L5, 25 L6, 28 T13; Sekuboyina 2021), which `vertebrae_pp` shares. All are lists of
+numbers without a name in the file, so a numbering is believed only when the labels lie along the spine in its order.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Convention(StrEnum):
     """How a label map numbers vertebrae."""
 
     TOTALSEGMENTATOR = "totalsegmentator"
+    TOTALSEGMENTATOR_1 = "totalsegmentator1"
     VERSE = "verse"
 
 
@@ -50,6 +51,11 @@ _LEVELS: dict[Convention, dict[int, str]] = {
         **{32 - n: f"L{n}" for n in range(1, 6)},
         **{44 - n: f"T{n}" for n in range(1, 13)},
         **{51 - n: f"C{n}" for n in range(1, 8)},
+    },
+    Convention.TOTALSEGMENTATOR_1: {
+        **{23 - n: f"L{n}" for n in range(1, 6)},
+        **{35 - n: f"T{n}" for n in range(1, 13)},
+        **{42 - n: f"C{n}" for n in range(1, 8)},
     },
     Convention.VERSE: {
         **{n: f"C{n}" for n in range(1, 8)},
@@ -62,6 +68,11 @@ VERSE_LEVELS = _LEVELS[Convention.VERSE]
 """Label -> level."""
 _FOREIGN_TO_VERSE = range(29, 100)
 """Labels that VerSe does not have. From 100 on, discs and endplates are numbered by some of its users."""
+_OF_VERSION_1 = range(18, 26)
+"""Organs and the sacrum in version 2 of TotalSegmentator, L5 to T10 in version 1. Only these labels tell the versions
+apart, for both count upwards."""
+_UNASKED = (Convention.TOTALSEGMENTATOR, Convention.VERSE)
+"""Version 1 must be stated: a map of VerSe that lies upside down looks like it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -124,14 +135,14 @@ def vertebra_labels(labels: LabelVolume, convention: str | None = None) -> dict[
         if contradiction:
             raise RoiError(f"{labels.name}: its labels are not numbered as {stated} has it: {contradiction}")
         return _by_level(stated, patches)
-    reasons = {known: _doubt(known, patches) for known in Convention}
+    reasons = {known: _doubt(known, patches) for known in _UNASKED}
     fitting = [known for known, reason in reasons.items() if not reason]
     if len(fitting) == 1:
         return _by_level(fitting[0], patches)
     why = "; ".join(f"{known}: {reason or 'fits'}" for known, reason in reasons.items())
     raise RoiError(
         f"{labels.name}: the numbering of its labels ({_listed(patches)}) cannot be told ({why}): state the "
-        "convention, or name level and label in a ROI file"
+        "convention (--mask-labels), or name level and label in a ROI file"
     )
 
 
@@ -187,9 +198,18 @@ def _doubt(convention: Convention, patches: Mapping[int, _Patch]) -> str:
     if convention is Convention.VERSE and any(label in _FOREIGN_TO_VERSE for label in patches):
         return "labels it does not have"
     known = _by_level(convention, patches)
+    if convention is Convention.TOTALSEGMENTATOR and _is_first_version(patches):
+        return f"labels of 18 to 25 lie in the row as in its version 1, {Convention.TOTALSEGMENTATOR_1}"
     if len(known) < LEAST_LABELS:
         return f"{len(known)} of its vertebrae, at least {LEAST_LABELS} are needed"
     return _contradiction(convention, patches)
+
+
+def _is_first_version(patches: Mapping[int, _Patch]) -> bool:
+    """Whether labels from 18 to 25 lie among the vertebrae, which they do in version 1 of TotalSegmentator."""
+    low = [label for label in _OF_VERSION_1 if label in patches]
+    row = len(low) >= LEAST_LABELS or low == [24, 25]
+    return row and not _contradiction(Convention.TOTALSEGMENTATOR_1, patches)
 
 
 def _contradiction(convention: Convention, patches: Mapping[int, _Patch]) -> str:

@@ -15,8 +15,9 @@ from spineimg.vertebra.canal import Canal, CanalSettings, find_canal
 from spineimg.vertebra.chain import Chain, ChainSettings, Disc, Face, Zone, find_chain
 from spineimg.vertebra.column import Column, straighten
 from spineimg.vertebra.crop import Crop, CropSettings, cut_out
-from spineimg.vertebra.endplate_model import LEAN_PART, EndplateSettings, LocalFrame, Start
-from spineimg.vertebra.endplates import EndplateFit, fit_endplate
+from spineimg.vertebra.endplate_model import EndplateSettings, LocalFrame
+from spineimg.vertebra.endplate_search import FAR_MM, core_hu, search_endplate, start_of
+from spineimg.vertebra.endplates import EndplateFit
 from spineimg.vertebra.trust import Findings, TrustSettings, doubt, quality
 from spineimg.vertebra.walls import Outline, WallSettings, find_outline
 from spineimg.volume import CTVolume
@@ -84,20 +85,17 @@ class BodySettings:
 
 
 _FEWEST_SLICES = 4
-_DISC_SEEN_MM = 7.0
+_DISC_SEEN_MM, _DISC_SEEN_PART = 7.0, 0.25
 """So much must be in the image beyond each endplate, and half a slice: the disc and the next body's endplate, without
-which an endplate cannot be told from the image's end. Engineering choice: discs are 4-11 mm high."""
+which an endplate cannot be told from the image's end. Less in small bodies: this part of the root of the area.
+Engineering choice: discs are 4-11 mm high."""
 _AIR_HU, _FAT_HU = -300.0, -40.0
-_FAR_MM = 1.8
 _SURE_TILT_DEG, _SURE_QUALITY = 1.5, 0.85
-"""A fit worse than this, or farther from its start than _FAR_MM, is looked at twice."""
+"""A fit worse than this, or farther from its start than FAR_MM, is looked at twice."""
+_THICK_MM = 4.0
+"""With slices farther apart every body is looked at twice."""
 _ELSEWHERE_MM, _SAME_DEG, _SAME_MM = 4.0, 4.0, 2.0
 """How far apart two looks are, and how much they may differ."""
-_NEXT_MM = 6.5
-_OTHER_TILTS = (0.25, -0.25)
-_CLEARLY = 0.02
-"""A fit this far from where the chain saw the face may have ended in a wrong valley: a start of 14 degrees more or less
-replaces it when it explains clearly more. Engineering choice."""
 _METAL_HU, _CEMENT_HU, _SHARE = 1500.0, 700.0, 0.03
 """Bone islands reach 800 HU but fill less of a body. Engineering choice."""
 _SCLEROSIS_MM, _SCLEROSIS_HU = 4.0, 120.0
@@ -115,20 +113,28 @@ def find_body(volume: CTVolume, click_lps_mm: npt.ArrayLike, settings: BodySetti
     """
     chosen = settings or BodySettings()
     click = np.asarray(click_lps_mm, dtype=np.float64)
-    fitted = _believed(volume, click, chosen)
+    fitted = _looked(volume, click, chosen)
+    reason = doubt(fitted.found, chosen.trust)
+    if reason is not None:
+        raise BodyNotFoundError(*reason)
     found, body = fitted.found, fitted.body
-    doubtful = max(found.tilt_sd_deg / _SURE_TILT_DEG, found.move_mm / _FAR_MM) > 1 or body.quality < _SURE_QUALITY
+    doubtful = (
+        max(found.tilt_sd_deg / _SURE_TILT_DEG, found.move_mm / FAR_MM) > 1
+        or body.quality < _SURE_QUALITY
+        or found.canal_hu < chosen.trust.canal_hu
+        or volume.geometry.spacing_mm[0] > _THICK_MM
+    )
     if doubtful and not _is_seen_again(volume, click, body, chosen):
         raise BodyNotFoundError("endplates_unclear", "a second look from another place in it finds another body")
     return body
 
 
-def _believed(volume: CTVolume, click: FloatArray, settings: BodySettings) -> FittedBody:
-    """The body at a click by one look. Raises BodyNotFoundError, PixelError."""
+def _looked(volume: CTVolume, click: FloatArray, settings: BodySettings) -> FittedBody:
+    """The body at a click by one look, whether to be believed or not. Raises BodyNotFoundError, PixelError."""
     refuse_outside(volume.geometry, click)
     crop = cut_out(volume, click, settings.crop)
     canal = find_canal(crop, settings.canal)
-    refuse_without_canal(crop, canal, settings)
+    refuse_without_canal(crop, canal, settings.trust.faint_canal_hu)
     column = straighten(crop, canal)
     rough = _rough_outline(crop, column, settings)
     zones = (Zone(0, len(column.arc_mm), rough),)
@@ -137,9 +143,6 @@ def _believed(volume: CTVolume, click: FloatArray, settings: BodySettings) -> Fi
     height = chain.height_mm[chain.discs.index(below)]
     fitted = fit_between(volume, Scene(crop, canal, column), rough, (below, above), height, settings)
     refuse_click_outside(fitted.frame, fitted.frame.local(click), fitted.top, fitted.bottom)
-    reason = doubt(fitted.found, settings.trust)
-    if reason is not None:
-        raise BodyNotFoundError(*reason)
     refuse_cut(volume.geometry, fitted.body)
     return fitted
 
@@ -150,7 +153,7 @@ def _is_seen_again(volume: CTVolume, click: FloatArray, body: Body, settings: Bo
     if np.linalg.norm(other - click) < _ELSEWHERE_MM:
         other = other + _ELSEWHERE_MM * body.cranial_lps
     try:
-        again = _believed(volume, other, settings).body
+        again = _looked(volume, other, settings).body
     except BodyNotFoundError:
         return False
     return agree(again, body, _SAME_DEG, _SAME_MM)
@@ -185,18 +188,46 @@ class FittedBody:
 
 
 def fit_between(
-    volume: CTVolume, scene: Scene, rough: Outline, discs: tuple[Disc, Disc], height_mm: float, settings: BodySettings
+    volume: CTVolume,
+    scene: Scene,
+    rough: Outline,
+    discs: tuple[Disc, Disc],
+    height_mm: float,
+    settings: BodySettings,
+    *,
+    once: bool = False,
 ) -> FittedBody:
     """The body between the discs below and above it, around a rough outline; height_mm: what the chain expects.
 
+    once: its endplates are looked for only from where the discs have them.
     Raises BodyNotFoundError where the image has too few voxels, PixelError.
     """
     crop, column, (below, above) = scene.crop, scene.column, discs
     outline = _outline_between(crop, column, rough, below, above, settings)
     frame = _frame(column, outline, below, above)
-    starts = [_start(column, frame, face) for face in (above.lower, above.upper, below.upper, below.lower)]
-    top, top_move = _fit(volume, frame, starts[0], starts[1], settings)
-    bottom, bottom_move = _fit(volume, frame, starts[2], starts[3], settings)
+    starts = [start_of(column, frame, face) for face in (above.lower, above.upper, below.upper, below.lower)]
+    core = core_hu(crop, frame, starts[2].height_mm, starts[0].height_mm)
+    endplates, certain = settings.endplates, settings.trust.tilt_sd_deg
+    above_it = search_endplate(volume, frame, (starts[0], starts[1]), core, endplates, certain, once=once)
+    below_it = search_endplate(volume, frame, (starts[2], starts[3]), core, endplates, certain, once=once)
+    if above_it is None or below_it is None:
+        raise BodyNotFoundError("body_cut", "there are too few voxels around an endplate: the body may be cut off")
+    (top, top_move), (bottom, bottom_move) = above_it, below_it
+    return assembled(scene, frame, (top, bottom), max(top_move, bottom_move), discs, height_mm)
+
+
+def assembled(
+    scene: Scene,
+    frame: LocalFrame,
+    ends: tuple[EndplateFit, EndplateFit],
+    move_mm: float,
+    discs: tuple[Disc, Disc],
+    height_mm: float,
+) -> FittedBody:
+    """The body of a superior and an inferior endplate (`ends`); move_mm: how far they lie from the chain's."""
+    crop, column, (below, above), (top, bottom) = scene.crop, scene.column, discs, ends
+    outline = frame.outline
+    core = core_hu(crop, frame, bottom.height_mm, top.height_mm)
     body = _body(column, frame, top, bottom)
     found = Findings(
         canal_hu=scene.canal.score_at(crop.index(body.center_lps_mm)[0]),
@@ -205,12 +236,13 @@ def fit_between(
         depth=body.depth_mm / body.width_mm,
         wedge_deg=body.wedge_deg,
         side_wedge_deg=float(np.degrees(np.arctan(top.rise_left) - np.arctan(bottom.rise_left))),
-        move_mm=max(top_move, bottom_move),
+        move_mm=move_mm,
         explained=min(top.explained, bottom.explained),
         tilt_sd_deg=max(top.tilt_sd_deg, bottom.tilt_sd_deg),
         disc_score=min(below.score, above.score),
         neighbours=body.height_mm / height_mm,
         oddities=top.oddities + bottom.oddities,
+        bone_hu=max(abs(fit.bone_hu - core) for fit in (top, bottom)),
     )
     notes = (*_notes(body, top, bottom), *_contents(crop, body))
     body = replace(body, quality=quality(found), notes=notes)
@@ -230,7 +262,8 @@ def refuse_outside(geometry: Geometry, click: FloatArray) -> None:
         )
 
 
-def refuse_without_canal(crop: Crop, canal: Canal, settings: BodySettings) -> None:
+def refuse_without_canal(crop: Crop, canal: Canal, least_hu: float) -> None:
+    """Raises where there is no bone at the click, or no canal behind it with a contrast of at least least_hu."""
     index = crop.index(crop.click_lps_mm)
     at = np.round(index).astype(int)
     near = crop.hu[at[0] - 1 : at[0] + 2, at[1] - 2 : at[1] + 3, at[2] - 2 : at[2] + 3]
@@ -239,7 +272,7 @@ def refuse_without_canal(crop: Crop, canal: Canal, settings: BodySettings) -> No
         raise BodyNotFoundError("click_in_air", f"the click lies in air or lung ({middle:.0f} HU)")
     if middle < _FAT_HU:
         raise BodyNotFoundError("click_in_fat", f"the click lies in fat ({middle:.0f} HU)")
-    if canal.score_at(index[0]) < settings.trust.canal_hu:
+    if canal.score_at(index[0]) < least_hu:
         raise BodyNotFoundError("no_canal", "no spinal canal is found behind the click")
 
 
@@ -256,7 +289,8 @@ def refuse_click_outside(frame: LocalFrame, click: FloatArray, top: EndplateFit,
 def refuse_cut(geometry: Geometry, body: Body) -> None:
     """Raises when part of the body lies outside the image or in a gap between slices."""
     ring = np.concatenate([body.outline_mm, np.zeros((len(body.outline_mm), 1))], axis=1) @ body.axes
-    away = body.height_mm / 2 + _DISC_SEEN_MM + geometry.spacing_mm[0] / 2
+    seen = min(_DISC_SEEN_MM, _DISC_SEEN_PART * float(np.sqrt(np.pi / 4 * body.width_mm * body.depth_mm)))
+    away = body.height_mm / 2 + seen + geometry.spacing_mm[0] / 2
     ends = [body.center_lps_mm + 0.8 * ring + end * body.cranial_lps for end in (-away, away)]
     ends.append(body.center_lps_mm + ring)
     index = geometry.index_at(np.concatenate(ends))
@@ -342,49 +376,6 @@ def _frame(column: Column, outline: Outline, below: Disc, above: Disc) -> LocalF
     origin = column.lps(np.array([row]), np.array(left), np.array(posterior))[0]
     axes = np.stack([column.left_lps[row], column.posterior_lps[row], column.cranial_lps[row]])
     return LocalFrame(origin, axes, Outline((0.0, 0.0), outline.radius_mm, outline.support))
-
-
-def _start(column: Column, frame: LocalFrame, face: Face) -> Start:
-    """A face of the chain in the local frame."""
-    row = column.row_at(face.arc_mm)
-    axes = np.stack([column.left_lps[row], column.posterior_lps[row], column.cranial_lps[row]])
-    middle = column.middle_lps_mm[row]
-    offset = (frame.origin_lps_mm - middle) @ axes.T
-    point = middle + offset[:2] @ axes[:2]
-    lean = LEAN_PART * np.array([face.rise_left, face.rise_posterior])
-    normal = frame.axes @ (np.array([-lean[0], -lean[1], 1.0]) @ axes)
-    rises = -normal[:2] / normal[2]
-    at = frame.local(point)
-    return Start(float(at[2] - rises @ at[:2]), float(rises[0]), float(rises[1]))
-
-
-def _fit(
-    volume: CTVolume, frame: LocalFrame, start: Start, other: Start, settings: BodySettings
-) -> tuple[EndplateFit, float]:
-    """The endplate, and how far it lies from its start, mm.
-
-    Where the fit ends up far from its start, with tissues that are none or an uncertain tilt, others are tried.
-    """
-    found = fit_endplate(volume, frame, start, other, settings.endplates)
-    if found is None:
-        raise BodyNotFoundError("body_cut", "there are too few voxels around an endplate: the body may be cut off")
-    certain = not found.oddities and found.tilt_sd_deg < settings.trust.tilt_sd_deg
-    if abs(found.height_mm - start.height_mm) < _FAR_MM and certain:
-        return found, abs(found.height_mm - start.height_mm)
-    begun, pairs = start, []
-    if abs(found.facing.height_mm - start.height_mm) < _NEXT_MM:
-        # The facing surface of the model may have taken this endplate, and left its own to plain bone.
-        further = found.facing.height_mm + other.height_mm - start.height_mm
-        pairs.append((found.facing, replace(found.facing, height_mm=further)))
-    # The lumbosacral disc is wedged, and thick slices show tilts poorly.
-    for turn in _OTHER_TILTS:
-        first, second = (replace(one, rise_posterior=one.rise_posterior + turn) for one in (start, other))
-        pairs.append((first, second))
-    for first, second in pairs:
-        fit = fit_endplate(volume, frame, first, second, settings.endplates)
-        if fit is not None and fit.worth > found.worth + _CLEARLY:
-            found, begun = fit, first
-    return found, abs(found.height_mm - begun.height_mm)
 
 
 def _body(column: Column, frame: LocalFrame, top: EndplateFit, bottom: EndplateFit) -> Body:

@@ -10,8 +10,10 @@ from spineimg.rois import Ellipse
 from spineimg.vertebra.body import Body, BodyNotFoundError, BodySettings, find_body
 from spineimg.vertebra.candidates import SOFT_CODES, SpineSettings
 from spineimg.vertebra.placement import PlacementError, PlacementSettings, place_rois
-from spineimg.vertebra.spine import find_spine
+from spineimg.vertebra.spine import Spine, find_spine
 from spineimg.volume import CTVolume, keeping
+
+_NEAR_LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,32 @@ class ClickSettings:
             "help": "Where a fit is unclear, the spine this far to head and feet is asked.",
         },
     )
-    alone_mm: float = field(
+    thick_mm: float = field(
         default=4.0,
         metadata={
             "unit": "mm",
             "range": (0.5, 5.0),
-            "source": "measured on phantoms (docs/body.md): at 4.8 mm neighbours are too uncertain themselves",
-            "help": "With slices farther apart or thicker a body must be clear by itself.",
+            "source": "measured on phantoms (docs/body.md): at 3 mm neighbours are certain enough, at 4.8 mm not all",
+            "help": "With slices farther apart or thicker the two next settings count.",
+        },
+    )
+    clear_tilt_deg: float = field(
+        default=1.5,
+        metadata={
+            "unit": "degree",
+            "range": (0.5, 3.0),
+            "source": "measured on phantoms: at 4.8 mm 3 of 7 bodies with more were wrong",
+            "help": "Bodies asked stand by themselves with a standard error of tilt below it; the others "
+            "are held to the tilt of these.",
+        },
+    )
+    witnesses: int = field(
+        default=2,
+        metadata={
+            "unit": "",
+            "range": (1, 6),
+            "source": "measured on phantoms: a row of bodies held to a single one stands up to 10 degrees off",
+            "help": "At least so many neighbours within three levels must stand by themselves.",
         },
     )
     body: BodySettings = field(default_factory=BodySettings)
@@ -59,10 +80,11 @@ class Placed:
 
 
 def rois_of_click(
-    volume: CTVolume, click_lps_mm: FloatArray, level: str, plane: str, settings: ClickSettings
+    volume: CTVolume, click_lps_mm: FloatArray, level: str, plane: str, settings: ClickSettings, *, alone: bool = False
 ) -> Placed:
     """The vertebral body around a click, three ROIs in it, and notes on it.
 
+    alone: neighbours, which take seconds, are not asked; a note with one of SOFT_CODES says that they could be.
     Raises PixelError for slices that cannot be read.
     """
     step = _step_mm(volume)
@@ -74,7 +96,10 @@ def rois_of_click(
         return Placed((), (Note("body_not_found", text, level),), None)
     volume = keeping(volume)
     try:
-        body = body_of_click(volume, click_lps_mm, settings)
+        if alone:
+            body = find_body(volume, click_lps_mm, settings.body)
+        else:
+            body = body_of_click(volume, click_lps_mm, settings)
     except BodyNotFoundError as error:
         return Placed((), (Note(error.code, f"no vertebral body was found: {error}", level),), None)
     try:
@@ -98,15 +123,27 @@ def body_of_click(volume: CTVolume, click_lps_mm: FloatArray, settings: ClickSet
     try:
         return find_body(volume, click_lps_mm, settings.body)
     except BodyNotFoundError as error:
-        if error.code not in SOFT_CODES or _step_mm(volume) > settings.alone_mm:
+        if error.code not in SOFT_CODES:
             raise
+        thick, trust = _step_mm(volume) > settings.thick_mm, settings.body.trust
+        if thick:
+            trust = replace(trust, tilt_sd_deg=settings.clear_tilt_deg)
+        asked = SpineSettings(replace(settings.body, trust=trust), settings.witness_mm)
         try:
-            spine = find_spine(volume, click_lps_mm, SpineSettings(settings.body, settings.witness_mm))
+            spine = find_spine(volume, click_lps_mm, asked)
         except BodyNotFoundError:
             raise error from None
+        if thick and witnesses(spine) < settings.witnesses:
+            raise
     body = spine.bodies[spine.start]
     text = "its fit alone is unclear; it goes with the neighbours' size, axis and discs"
     return replace(body, notes=(*body.notes, Note("from_neighbours", text)))
+
+
+def witnesses(spine: Spine) -> int:
+    """How many bodies beside the one at the start are believed by themselves."""
+    near = range(max(0, spine.start - _NEAR_LEVELS), min(len(spine.held), spine.start + _NEAR_LEVELS + 1))
+    return sum(not spine.held[i] for i in near if i != spine.start)
 
 
 def _step_mm(volume: CTVolume) -> float:

@@ -27,6 +27,7 @@ BLOCKING: frozenset[str] = frozenset(
         "implausible_hu",
         "level_order",
         "mask_not_only_body",
+        "mask_misplaced",
     }
 )
 """Codes of notes with which a mean is given but not held against a cutoff."""

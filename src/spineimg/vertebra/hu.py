@@ -12,7 +12,7 @@ from spineimg.errors import PixelError
 from spineimg.geometry import FloatArray
 from spineimg.metal import MetalSettings, metal_near
 from spineimg.notes import Note
-from spineimg.rois import VertebraRoi
+from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.sampling import PlaneSamples, SamplingSettings, SliceReader
 from spineimg.vertebra.body import Body
 from spineimg.vertebra.click import ClickSettings, Placed, rois_of_click
@@ -134,6 +134,28 @@ def measure(
     return replace(_together(roi.level, measured, notes, chosen), body=body)
 
 
+class EllipseMeter:
+    """`measure` for ellipses that a reader moves: an ellipse that stays the same object is measured once.
+
+    Ellipses are compared by identity, with the level that their notes name; those that a call does not hold are
+    forgotten by it for that level.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[Ellipse, MeasuredPlane]] = {}
+
+    def measure(self, volume: CTVolume, level: str, ellipses: Sequence[Ellipse]) -> VertebraHU:
+        """What `measure` gives for these ellipses of a level, at least one, with the settings as they are."""
+        settings, reader, before = HuSettings(), SliceReader(volume), self._known.get(level, {})
+        now = {
+            one: before.get(one)
+            or _measure_plane(reader, ellipse_plane(reader, one, level, "endplate", settings.sampling), level, settings)
+            for one in ellipses
+        }
+        self._known[level] = now
+        return _together(level, [now[one] for one in ellipses], (), settings)
+
+
 def _planes(
     reader: SliceReader, roi: VertebraRoi, settings: HuSettings, plane: str
 ) -> tuple[tuple[RoiPlane, ...], tuple[Note, ...], Body | None]:
@@ -151,7 +173,7 @@ def _planes(
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Measured:
+class MeasuredPlane:
     """One plane after averaging. kept_hu: (n,) values that count. facts: None when the plane was refused."""
 
     result: SliceHU
@@ -160,7 +182,7 @@ class _Measured:
     notes: tuple[Note, ...]
 
 
-def _measure_plane(reader: SliceReader, plane: RoiPlane, level: str, settings: HuSettings) -> _Measured:
+def _measure_plane(reader: SliceReader, plane: RoiPlane, level: str, settings: HuSettings) -> MeasuredPlane:
     about = f"{level} {plane.position}"
     if plane.samples is None:
         return _refused(reader, plane, plane.refusal)
@@ -174,10 +196,10 @@ def _measure_plane(reader: SliceReader, plane: RoiPlane, level: str, settings: H
     notes = coverage_notes(facts, reader.volume.geometry, thickness, settings.quality)
     lacking = _too_little(hu, fraction, facts.samples.sample_area_mm2, about, settings)
     if lacking is not None:
-        return _Measured(_slice_hu(reader, plane, None, fraction), hu, facts, (*notes, lacking))
+        return MeasuredPlane(_slice_hu(reader, plane, None, fraction), hu, facts, (*notes, lacking))
     result = _slice_hu(reader, plane, hu, fraction)
     notes += content_notes(facts, float(hu.mean()), float(hu.std(ddof=1)), settings.quality)
-    return _Measured(result, hu, facts, notes)
+    return MeasuredPlane(result, hu, facts, notes)
 
 
 def _facts(reader: SliceReader, plane: RoiPlane, samples: PlaneSamples, level: str, settings: HuSettings) -> PlaneFacts:
@@ -216,9 +238,9 @@ def _too_little(
     return None
 
 
-def _refused(reader: SliceReader, plane: RoiPlane, refusal: Note | None) -> _Measured:
+def _refused(reader: SliceReader, plane: RoiPlane, refusal: Note | None) -> MeasuredPlane:
     notes = (refusal,) if refusal is not None else ()
-    return _Measured(_slice_hu(reader, plane, None, None), np.zeros(0), None, notes)
+    return MeasuredPlane(_slice_hu(reader, plane, None, None), np.zeros(0), None, notes)
 
 
 def _slice_hu(reader: SliceReader, plane: RoiPlane, hu: FloatArray | None, fraction: float | None) -> SliceHU:
@@ -248,7 +270,9 @@ def _vector(value: FloatArray) -> Vector:
     return x, y, z
 
 
-def _together(level: str, measured: Sequence[_Measured], notes: tuple[Note, ...], settings: HuSettings) -> VertebraHU:
+def _together(
+    level: str, measured: Sequence[MeasuredPlane], notes: tuple[Note, ...], settings: HuSettings
+) -> VertebraHU:
     """The vertebra from its planes."""
     means = [one.result.mean_hu for one in measured]
     facts = [one.facts for one in measured if one.facts is not None]

@@ -15,6 +15,7 @@ from spineimg.geometry import FloatArray, Geometry
 from spineimg.notes import Note
 from spineimg.rois import POSITIONS, LabelVolume, MaskRoi
 from spineimg.sampling import PlaneSamples, SliceReader, voxel_area_mm2
+from spineimg.vertebra.mask_place import PlaceSettings, misplaced
 from spineimg.vertebra.planes import RoiPlane
 
 BoolArray = npt.NDArray[np.bool_]
@@ -77,6 +78,7 @@ class MaskSettings:
             "help": "A second part of this size, relative to the whole, means more than the body.",
         },
     )
+    place: PlaceSettings = field(default_factory=PlaceSettings)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -106,6 +108,10 @@ def mask_planes(
         text = f"label {roi.label} of {roi.labels.name} lies outside this CT: is it of another scan?"
         return (), (Note("roi_outside_volume", text, level),)
     notes = _cut_notes(geometry, block, level)
+    missed = misplaced(reader, block.corner, block.voxels, settings.place)
+    if missed is not None:
+        text = f"the rim of label {roi.label} of {roi.labels.name} {missed}: is the mask of this scan?"
+        notes = (*notes, Note("mask_misplaced", text, level))
     planned = _plan(geometry, block, settings)
     if planned.more_than_body:
         name = f"label {roi.label} of {roi.labels.name}"
@@ -135,11 +141,10 @@ def mask_planes(
 
 def _cut_out(labels: LabelVolume, label: int) -> LabelBlock | None:
     """The label on its own grid; None when it does not occur."""
-    planes = {k: labels.source.read(k) == label for k in range(labels.geometry.shape[0])}
-    planes = {k: plane for k, plane in planes.items() if plane.any()}
-    if not planes:
+    if label not in labels.spans:
         return None
-    first, last = min(planes), max(planes)
+    first, last = labels.spans[label]
+    planes = {k: labels.source.read(k) == label for k in range(first, last + 1)}
     voxels = np.zeros((last - first + 1, *labels.geometry.shape[1:]), dtype=bool)
     for k, plane in planes.items():
         voxels[k - first] = plane

@@ -39,8 +39,8 @@ class NamedBody:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NamedSpine:
-    """Bodies from head to foot, without a gap; `unnamed` are bodies that nothing tells the names of. notes: why the
-    list ends, and what is doubtful."""
+    """Bodies from head to foot, without a gap; `unnamed` are bodies that nothing tells the names of, gaps among them.
+    notes: why the list ends, and what is doubtful."""
 
     vertebrae: tuple[NamedBody, ...]
     unnamed: tuple[Body, ...]
@@ -70,14 +70,19 @@ def name_spine(
         return _reachable(volume, _from_sacrum(search_spine(volume, settings)), None, click)
     seeds = {parse_level(level): np.asarray(point, dtype=np.float64) for level, point in seed.items()}
     first = next(iter(seeds))
-    spine = find_spine(volume, seeds[first], settings)
+    spine = find_spine(volume, seeds[first], settings, beside=True)
     known = {spine.start: first}
     for level in list(seeds)[1:]:
         at = _index(spine, seeds[level])
         if at in known:
             raise RoiError(f"the seeds {known[at]} and {level} lie in one vertebra: keep one")
         known[at] = level
-    return _reachable(volume, _named(spine, known, confirmed=True), first, click)
+    named = _named(spine, known, confirmed=True)
+    if 0 <= spine.start < len(spine.bodies):
+        return _reachable(volume, named, first, click)
+    text = f"the image cuts {first}, which the seed names: it names its neighbours and is not listed itself"
+    nearest = named.vertebrae[-1 if spine.start < 0 else 0].level
+    return _reachable(volume, replace(named, notes=(*named.notes, Note("seed_cut", text, nearest))), nearest, click)
 
 
 def _reachable(volume: CTVolume, named: NamedSpine, first: str | None, settings: ClickSettings) -> NamedSpine:
@@ -130,7 +135,8 @@ def _index(spine: Spine, point: FloatArray) -> int:
 def _from_sacrum(spine: Spine) -> NamedSpine:
     if not spine.sacrum:
         text = "the sacrum is not seen below the lowest body, so that nothing tells the names: give a seed"
-        return NamedSpine((), spine.bodies[::-1], (Note("no_sacrum", text), *_ends(spine, "", "")), spine)
+        every = sorted((*spine.bodies, *spine.beyond), key=lambda one: -float(one.center_lps_mm[2]))
+        return NamedSpine((), tuple(every), (Note("no_sacrum", text), *_ends(spine, "", "")), spine)
     return _named(spine, {0: "L5"}, confirmed=False)
 
 

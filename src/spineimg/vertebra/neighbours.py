@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from spineimg.geometry import FloatArray
+from spineimg.vertebra.bands import banded
 from spineimg.vertebra.body import Body, BodyNotFoundError, FittedBody, Scene, fit_between
 from spineimg.vertebra.candidates import SOFT_CODES, Candidate, SpineSettings, gap_mm, rough_between
 from spineimg.vertebra.chain import Disc, Face, Zone
@@ -20,7 +21,7 @@ from spineimg.vertebra.endplate_model import LEAN_PART
 from spineimg.vertebra.trust import doubt
 from spineimg.volume import CTVolume
 
-_FEWEST_PEERS = 4
+_FEWEST_PEERS, _FEWEST_BANDS = 4, 2
 
 
 def spoken_for(
@@ -48,6 +49,30 @@ def spoken_for(
     for i in unclear:
         if len(peers[i]) >= _FEWEST_PEERS:
             found[i] = _held(volume, scene, zones, candidates, i, peers[i], settings)
+    apart = max(volume.geometry.spacing_mm[0], volume.acquisition.slice_thickness_mm or 0.0)
+    return _by_bands(scene, found, apart, settings)
+
+
+def _by_bands(scene: Scene, candidates: list[Candidate], slice_mm: float, settings: SpineSettings) -> list[Candidate]:
+    """Bodies that are still unclear, between the edges of bright bands (ossified discs), where several such agree."""
+    if slice_mm > settings.bands_mm:
+        return candidates
+    read = list(candidates)
+    for i, one in enumerate(candidates):
+        fit = banded(scene, one.fit.frame, (one.below, one.above), slice_mm) if _is_unclear(one) and one.fit else None
+        if fit is not None:
+            read[i] = replace(one, fit=fit, reason=None, held=True)
+    found = list(candidates)
+    for i, one in enumerate(read):
+        near = [fit for fit in (read[j].fit for j in _near(read, i, believed=True)) if fit is not None]
+        if one is candidates[i] or one.fit is None or len(near) < _FEWEST_BANDS:
+            continue
+        reason = (
+            _strayed(scene.column, one.fit, candidates[i], replace(settings, held_move_mm=settings.bands_move_mm))
+            or _disagreement(scene.column, one.fit, near, settings)
+            or _crossing(one.fit, read, i, settings)
+        )
+        found[i] = one if reason is None else candidates[i]
     return found
 
 
@@ -83,28 +108,48 @@ def _held(
     height = float(np.median([fit.found.height for fit in neighbours]))
     rough = rough_between(zones, scene.column, one.below, one.above)
     usual = height * float(np.sqrt(rough.area_mm2))
-    try:
-        fit = fit_between(volume, scene, rough, (discs[0], discs[1]), usual, held)
-    except BodyNotFoundError as error:
-        return replace(one, reason=(error.code, str(error)))
-    reason = _disagreement(scene.column, fit, neighbours, settings)
-    for j, (low, high) in ((i - 1, (i - 1, i)), (i + 1, (i, i + 1))):
-        if 0 <= j < len(candidates) and candidates[j].reason is None and reason is None:
-            pair = [fit if k == i else candidates[k].fit for k in (low, high)]
-            if pair[0] is not None and pair[1] is not None and gap_mm(pair[0], pair[1]) < -settings.overlap_mm:
-                reason = ("neighbours_contradict", "its endplate cuts into the next body")
-    return Candidate(one.below, one.above, fit, reason, held=True)
+    first: Candidate | None = None
+    for once in (True, False):  # another start may lead to the right valley, or out of it
+        try:
+            fit = fit_between(volume, scene, rough, (discs[0], discs[1]), usual, held, once=once)
+        except BodyNotFoundError as error:
+            return replace(one, reason=(error.code, str(error)))
+        reason = (
+            _strayed(scene.column, fit, one, settings)
+            or _disagreement(scene.column, fit, neighbours, settings)
+            or _crossing(fit, candidates, i, settings)
+        )
+        first = first or Candidate(one.below, one.above, fit, reason, held=True)
+        if reason is None:
+            return Candidate(one.below, one.above, fit, None, held=True)
+    return first or one
+
+
+def _crossing(
+    fit: FittedBody, candidates: Sequence[Candidate], i: int, settings: SpineSettings
+) -> tuple[str, str] | None:
+    """(code, reason) when a body cuts into a believed neighbour."""
+    for j in (i - 1, i + 1):
+        other = candidates[j].fit if 0 <= j < len(candidates) and candidates[j].reason is None else None
+        if other is not None and gap_mm(*((other, fit) if j < i else (fit, other))) < -settings.overlap_mm:
+            return "neighbours_contradict", "its endplate cuts into the next body"
+    return None
 
 
 def _rises(column: Column, body: Body) -> FloatArray:
     """(2, 2) rise per mm to left and back of both endplates against the column."""
     rises = []
     for end in (body.superior, body.inferior):
-        row = int(np.argmin(np.abs(np.einsum("ij,ij->i", end.point_lps_mm - column.middle_lps_mm, column.cranial_lps))))
-        normal = end.normal_lps
+        row, normal = _row(column, end.point_lps_mm), end.normal_lps
         up = float(normal @ column.cranial_lps[row])
         rises.append([-float(normal @ side[row]) / up for side in (column.left_lps, column.posterior_lps)])
     return np.array(rises)
+
+
+def _row(column: Column, point_lps_mm: FloatArray) -> int:
+    """The step of the column at the height of a point."""
+    away = np.einsum("ij,ij->i", point_lps_mm - column.middle_lps_mm, column.cranial_lps)
+    return int(np.argmin(np.abs(away)))
 
 
 def _leaning(disc: Disc, rise: FloatArray) -> Disc:
@@ -112,6 +157,25 @@ def _leaning(disc: Disc, rise: FloatArray) -> Disc:
         return replace(face, rise_left=float(rise[0]), rise_posterior=float(rise[1]))
 
     return Disc(turned(disc.lower), turned(disc.upper), disc.score)
+
+
+def _strayed(column: Column, fit: FittedBody, one: Candidate, settings: SpineSettings) -> tuple[str, str] | None:
+    """(code, reason) when a held fit left what it was held to (in a bridged column the next bright band attracts it),
+    or when the voxels speak against it."""
+    body = fit.body
+    for end, face in ((body.superior, one.above.lower), (body.inferior, one.below.upper)):
+        row = _row(column, end.point_lps_mm)
+        rest = float((end.point_lps_mm - column.middle_lps_mm[row]) @ column.cranial_lps[row])
+        if abs(column.arc_mm[row] + rest - face.arc_mm) > settings.held_move_mm:
+            return "endplates_unclear", "an endplate lies elsewhere than the disc that was found with the others"
+    if abs(fit.top.bone_hu - fit.bottom.bone_hu) > settings.held_bone_hu:
+        text = "the bone at one of its endplates is much denser than at the other: part of the disc may be in it"
+        return "endplates_contradict", text
+    for own, held in ((one.fit.top, fit.top), (one.fit.bottom, fit.bottom)) if one.fit is not None else ():
+        certain = own.tilt_sd_deg < settings.body.trust.tilt_sd_deg
+        if certain and own.explained - held.explained > settings.held_loss:
+            return "endplates_contradict", "an endplate does not stand as those of its neighbours: look for a fracture"
+    return None
 
 
 def _disagreement(
@@ -140,7 +204,6 @@ def _disagreement(
         settings.body.trust,
         quality=settings.held_quality,
         wall=settings.held_wall,
-        explained=-1.0,
         tilt_sd_deg=np.inf,  # the tilt is the neighbours'
         oddities=settings.held_oddities,
     )

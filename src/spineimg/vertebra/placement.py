@@ -179,8 +179,8 @@ def _near_edges(site: _Site, local: FloatArray, height_mm: float) -> BoolArray:
     from scipy.spatial import cKDTree
 
     body, settings = site.body, site.settings
-    wall, _ = cKDTree(_dense(body.outline_mm)).query(local[:, :2])
-    bad = (wall < settings.wall_mm) | ~_inside(body.outline_mm, local[:, :2])
+    wall, _ = cKDTree(_dense(body.outline_mm)).query(local[:, :2], distance_upper_bound=settings.wall_mm)
+    bad = np.isfinite(wall) | ~_inside(body.outline_mm, local[:, :2])
     for end, sign, inset in ((body.superior, 1.0, site.insets_mm[0]), (body.inferior, -1.0, site.insets_mm[1])):
         least = min(inset, body.height_mm / 2 - sign * height_mm) - _SLACK_MM
         point = (end.point_lps_mm - body.center_lps_mm) @ body.axes.T
@@ -234,10 +234,12 @@ def _fit(
     centers = np.stack(np.meshgrid(across, along, indexing="ij"), axis=-1).reshape(-1, 2)
     # Marks out of reach of every centre bound nothing.
     near = (np.abs(marked) < np.abs(centers).max(axis=0) + limit).all(axis=1)
-    away = np.square(marked[near] - centers[:, None])
+    across_2, along_2 = (np.square(marked[near, axis] - centers[:, axis, None]) for axis in (0, 1))
     best, place, axes = 0.0, centers[0], (0.1, 0.1)
     for ratio in _RATIOS:
-        reach = np.sqrt((away[..., 0] / ratio**2 + away[..., 1]).min(axis=1, initial=np.inf))
+        away = across_2 / ratio**2
+        away += along_2
+        reach = np.sqrt(away.min(axis=1, initial=np.inf))
         deep = np.minimum(np.minimum(reach, limit[1]), limit[0] / ratio)
         # Of two equal ellipses the one nearer to the midline.
         worth = ratio * deep**2 * (1 - 0.3 * np.abs(centers[:, 0]) / size_mm[0])

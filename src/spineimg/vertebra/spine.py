@@ -10,7 +10,7 @@ is believed: no body is skipped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -46,9 +46,11 @@ _STEP_MM = 1.0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Spine:
-    """Bodies from feet to head without a gap; `start`: which of them holds the seed.
+    """Bodies from feet to head without a gap; `start`: which of them holds the seed (-1 or their number: the body below
+    or above them does, which the image cuts).
 
-    below, above: (code, reason) why the list ends there; sacrum: the next one below is the sacrum. column: for figures.
+    below, above: (code, reason) why the list ends there; sacrum: the next one below is the sacrum. scene: for figures.
+    beyond: believed bodies of the same column beyond such an end, from feet to head.
     """
 
     bodies: tuple[Body, ...]
@@ -58,20 +60,27 @@ class Spine:
     above: tuple[str, str]
     sacrum: bool
     scene: Scene
+    beyond: tuple[Body, ...] = ()
 
 
 @one_blas_thread
-def find_spine(volume: CTVolume, seed_lps_mm: FloatArray, settings: SpineSettings | None = None) -> Spine:
+def find_spine(
+    volume: CTVolume, seed_lps_mm: FloatArray, settings: SpineSettings | None = None, *, beside: bool = False
+) -> Spine:
     """The bodies around a point inside one of them, (3,) LPS mm, as far up and down as they are believed.
 
-    Raises BodyNotFoundError with the reason when the body at the seed is not believed; PixelError.
+    beside: where the image's end cuts the body at the seed, those beside it. Raises BodyNotFoundError with the reason
+    when the body at the seed is not believed; PixelError.
     """
     chosen = settings or SpineSettings()
     seed = np.asarray(seed_lps_mm, dtype=np.float64)
     refuse_outside(volume.geometry, seed)
     volume = keeping(volume)
     scene, candidates = _solved(volume, seed, chosen)
-    return _around(volume, scene, candidates, _at(candidates, seed), chosen)
+    at = _at(candidates, seed)
+    way = _whole_side(volume, candidates, at) if beside else 0
+    spine = _around(volume, scene, candidates, at + way, chosen)
+    return replace(spine, start=-1 if way > 0 else len(spine.bodies)) if way else spine
 
 
 @one_blas_thread
@@ -100,7 +109,7 @@ def _solved(volume: CTVolume, point: FloatArray, settings: SpineSettings) -> tup
     reach = np.minimum(wanted, extent_mm(volume.geometry, point) + 2.0)
     crop = cut_box(volume, point, [(float(low), float(high)) for low, high in reach], _STEP_MM)
     canal = find_canal(crop, settings.body.canal)
-    refuse_without_canal(crop, canal, settings.body)
+    refuse_without_canal(crop, canal, settings.body.trust.canal_hu)
     column = _trusted(crop, canal, straighten(crop, canal), settings)
     zones = _zones(crop, column, settings.body)
     chain = find_chain(crop, column, zones, volume.geometry.spacing_mm[0], settings.body.chain)
@@ -162,6 +171,16 @@ def _at(candidates: Sequence[Candidate], seed: FloatArray) -> int:
     return i
 
 
+def _whole_side(volume: CTVolume, candidates: Sequence[Candidate], at: int) -> int:
+    """-1 or 1: below or above a clear body that the image cuts lies a whole one; 0 when it is not cut, or not clear."""
+    judged = _judged(volume, candidates[at])
+    if isinstance(judged, Body) or candidates[at].reason is not None or judged[0] != "body_cut":
+        return 0
+    near = {way: at + way for way in (-1, 1) if 0 <= at + way < len(candidates)}
+    whole = [way for way, i in near.items() if isinstance(_judged(volume, candidates[i]), Body)]
+    return whole[0] if len(whole) == 1 else 0
+
+
 def _around(
     volume: CTVolume, scene: Scene, candidates: Sequence[Candidate], start: int, settings: SpineSettings
 ) -> Spine:
@@ -191,7 +210,9 @@ def _around(
             raise BodyNotFoundError(*ends[-1])
         row, parts[-1], sacrum = row[1:], parts[-1][:-1], False
     bodies, held = tuple(one for one, _ in row), tuple(leans for _, leans in row)
-    return Spine(bodies, held, len(parts[-1]), ends[-1], ends[1], sacrum, scene)
+    others = (_judged(volume, one) for one in candidates)
+    beyond = tuple(one for one in others if isinstance(one, Body) and not any(one is body for body in bodies))
+    return Spine(bodies, held, len(parts[-1]), ends[-1], ends[1], sacrum, scene, beyond)
 
 
 def _is_sacrum(scene: Scene, one: Candidate, way: int, settings: SpineSettings) -> bool:

@@ -14,6 +14,17 @@ class TrustSettings:
     """Lines that a body must not cross. Measured on phantoms whose seeds are not used for reporting."""
 
     canal_hu: float = setting(45.0, "HU", 0, 200, "engineering choice", "least contrast of the canal's ring and middle")
+    faint_canal_hu: float = setting(
+        12.0,
+        "HU",
+        0,
+        100,
+        "measured on plain phantoms without arches: 19-80 at right paths (docs/body.md)",
+        "with less contrast there is no canal; in between the fit must be plainly good",
+    )
+    faint_canal_quality: float = setting(
+        0.8, "1", 0, 1, "engineering choice", "least quality of a body before a faint canal"
+    )
     wall: float = setting(0.68, "1", 0, 1, "engineering choice", "least mean support of the wall")
     height: tuple[float, float] = setting(
         (0.44, 0.92), "1", 0, 2, "bodies 0.46-0.85, fractured ones less", "height over the root of the area"
@@ -26,6 +37,14 @@ class TrustSettings:
     move_mm: float = setting(
         4.0, "mm", 1, 10, "engineering choice", "largest difference of endplate fit and disc chain"
     )
+    moved_height: float = setting(
+        0.1,
+        "1",
+        0,
+        0.5,
+        "measured on phantoms: 0.00 where the chain was wrong, 0.17 where the fit took the next body's endplate",
+        "more is believed where the height differs by no more (logarithm) from the chain's",
+    )
     explained: float = setting(
         0.15, "1", 0, 1, "engineering choice", "least share of variation an endplate fit explains"
     )
@@ -34,6 +53,17 @@ class TrustSettings:
     )
     oddities: int = setting(
         0, "", 0, 10, "measured on phantoms: docs/body.md", "most numbers of both endplate fits that no endplate has"
+    )
+    bone_hu: float = setting(
+        180.0,
+        "HU",
+        30,
+        500,
+        "measured on phantoms, sclerosis included: docs/body.md",
+        "largest difference of bone at an endplate from the middle of the body",
+    )
+    dense_tilt_sd_deg: float = setting(
+        1.0, "degree", 0, 3, "engineering choice: sclerosis, plainly seen", "unless the tilt's standard error is less"
     )
     neighbours: tuple[float, float] = setting(
         (0.72, 1.25),
@@ -50,7 +80,7 @@ class TrustSettings:
 class Findings:
     """What is known of a fitted body. Ratios and angles as in TrustSettings; neighbours: height over the chain's.
 
-    oddities: of both endplate fits.
+    oddities: of both endplate fits. bone_hu: largest difference of bone at an endplate from the middle of the body.
     """
 
     canal_hu: float
@@ -65,12 +95,18 @@ class Findings:
     disc_score: float
     neighbours: float
     oddities: int = 0
+    bone_hu: float = 0.0
 
 
 def doubt(found: Findings, settings: TrustSettings) -> tuple[str, str] | None:
     """(code, reason) of the first line that is crossed; None when the body is believed."""
     checks = (
-        (found.canal_hu >= settings.canal_hu, "no_canal", "no spinal canal is found behind the click"),
+        (
+            found.canal_hu >= settings.canal_hu
+            or (found.canal_hu >= settings.faint_canal_hu and quality(found) >= settings.faint_canal_quality),
+            "no_canal",
+            "no spinal canal is found behind the click",
+        ),
         (
             found.wall >= settings.wall,
             "walls_unclear",
@@ -93,12 +129,17 @@ def doubt(found: Findings, settings: TrustSettings) -> tuple[str, str] | None:
             f"the endplates stand at {found.wedge_deg:.0f} and {found.side_wedge_deg:.0f} degrees to each other",
         ),
         (
+            found.bone_hu <= settings.bone_hu or found.tilt_sd_deg <= settings.dense_tilt_sd_deg,
+            "endplates_contradict",
+            f"the bone at an endplate differs by {found.bone_hu:.0f} HU from that in the middle of the body",
+        ),
+        (
             settings.neighbours[0] <= found.neighbours <= settings.neighbours[1],
             "neighbours_contradict",
             f"its height is {found.neighbours:.2f} times that of the bodies beside it",
         ),
         (
-            found.move_mm <= settings.move_mm
+            (found.move_mm <= settings.move_mm or abs(np.log(max(found.neighbours, 1e-3))) <= settings.moved_height)
             and found.explained >= settings.explained
             and found.tilt_sd_deg <= settings.tilt_sd_deg
             and found.oddities <= settings.oddities,

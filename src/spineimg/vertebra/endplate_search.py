@@ -1,0 +1,93 @@
+"""The endplate where the chain saw the face of a disc: fitted from there, and from elsewhere when that is no good."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from spineimg.vertebra.chain import Face
+from spineimg.vertebra.column import Column
+from spineimg.vertebra.crop import Crop
+from spineimg.vertebra.endplate_model import LEAN_PART, EndplateSettings, LocalFrame, Start
+from spineimg.vertebra.endplates import EndplateFit, fit_endplate
+from spineimg.volume import CTVolume
+
+FAR_MM = 1.8
+_NEXT_MM = 6.5
+_OTHER_TILTS = (0.25, -0.25)
+_CLEARLY = 0.02
+"""A fit this far from where the chain saw the face may have ended in a wrong valley: a start of 14 degrees more or less
+replaces it when it explains clearly more. Engineering choice."""
+_BONE_HU, _BONE_COST = 60.0, 0.3
+"""From so much (to twice as much) difference of bone at an endplate from the middle of the body on, a fit is worth less
+than any other. Engineering choice."""
+
+
+def start_of(column: Column, frame: LocalFrame, face: Face) -> Start:
+    """A face of the chain in the local frame."""
+    row = column.row_at(face.arc_mm)
+    axes = np.stack([column.left_lps[row], column.posterior_lps[row], column.cranial_lps[row]])
+    middle = column.middle_lps_mm[row]
+    offset = (frame.origin_lps_mm - middle) @ axes.T
+    point = middle + offset[:2] @ axes[:2]
+    lean = LEAN_PART * np.array([face.rise_left, face.rise_posterior])
+    normal = frame.axes @ (np.array([-lean[0], -lean[1], 1.0]) @ axes)
+    rises = -normal[:2] / normal[2]
+    at = frame.local(point)
+    return Start(float(at[2] - rises @ at[:2]), float(rises[0]), float(rises[1]))
+
+
+def core_hu(crop: Crop, frame: LocalFrame, low_mm: float, high_mm: float) -> float:
+    """The median HU of the middle of a body, away from walls and faces."""
+    across = 0.6 * frame.outline.points_mm[::6]
+    heights = low_mm + np.linspace(0.35, 0.65, 5) * (high_mm - low_mm)
+    rings = [part * across for part in (0.3, 0.6, 1.0)]
+    flat = np.concatenate(rings)
+    places = [np.column_stack([flat, np.full(len(flat), height)]) for height in heights]
+    return float(np.median(crop.sample(crop.index(frame.lps(np.concatenate(places))))))
+
+
+def search_endplate(
+    volume: CTVolume,
+    frame: LocalFrame,
+    faces: tuple[Start, Start],
+    core: float,
+    settings: EndplateSettings,
+    tilt_sd_deg: float,
+    *,
+    once: bool,
+) -> tuple[EndplateFit, float] | None:
+    """The endplate at the first of two faces of a disc, and how far it lies from where the chain saw it, mm.
+
+    core: HU of the middle of the body. tilt_sd_deg: largest standard error of a certain tilt. Where the fit ends up far
+    from its start, with tissues that are none or an uncertain tilt, others are tried, unless `once`. None with too few
+    voxels. Raises PixelError.
+    """
+    start, other = faces
+    found = fit_endplate(volume, frame, start, other, settings)
+    if found is None:
+        return None
+    certain = not found.oddities and found.tilt_sd_deg < tilt_sd_deg
+    if once or (abs(found.height_mm - start.height_mm) < FAR_MM and certain):
+        return found, abs(found.height_mm - start.height_mm)
+    pairs = []
+    if abs(found.facing.height_mm - start.height_mm) < _NEXT_MM:
+        # The facing surface of the model may have taken this endplate, and left its own to plain bone.
+        further = found.facing.height_mm + other.height_mm - start.height_mm
+        pairs.append((found.facing, replace(found.facing, height_mm=further)))
+    # The lumbosacral disc is wedged, and thick slices show tilts poorly.
+    for turn in _OTHER_TILTS:
+        first, second = (replace(one, rise_posterior=one.rise_posterior + turn) for one in (start, other))
+        pairs.append((first, second))
+    for first, second in pairs:
+        fit = fit_endplate(volume, frame, first, second, settings)
+        if fit is not None and _worth(fit, core) > _worth(found, core) + _CLEARLY:
+            found = fit
+    return found, abs(found.height_mm - start.height_mm)
+
+
+def _worth(fit: EndplateFit, core: float) -> float:
+    """For choosing between fits of one endplate: a narrow disc between bright shells passes for bone in thick slices,
+    but not for bone as in the middle of the body."""
+    return fit.worth - _BONE_COST * float(np.clip(abs(fit.bone_hu - core) / _BONE_HU - 1, 0, 1))
