@@ -16,6 +16,7 @@ from rich.console import Console
 from spineimg.errors import SpineImgError
 from spineimg.export.implant_figure import cross_views, draw, long_views, shown, write_implant_figure
 from spineimg.export.implant_text import screen_view
+from spineimg.export.implant_voxels import metal_index
 from spineimg.export.implants import SCREW_COLUMNS, screw_rows
 from spineimg.export.json import result_to_dict
 from spineimg.export.overlay import HALO, METAL, ROD, SCREW, label_volume, write_overlay
@@ -141,6 +142,17 @@ def test_labels_have_the_volumes_of_their_shapes() -> None:
     share = 5 / 12  # angles -60 to 60 in steps of 30
     assert counted(labels, HALO) == pytest.approx(ring * share * 29, rel=0.06)  # from a depth of 6 on
     assert counted(labels, METAL) == pytest.approx(3 * 3 * 4 * math.prod(SPACING))
+
+
+def test_streaks_beside_dense_metal_are_not_shown_as_metal() -> None:
+    """A bridge of 4000 HU beside cobalt-chrome, and beside titanium. Planted: 2500 HU for every scan."""
+    scan = volume()
+    for metal_hu, voxels in ((16000, 3 * 3 * 8), (6500, 3 * 3 * 10)):
+        hu = np.stack([scan.read(k) for k in range(SHAPE[0])]).astype(np.int16)
+        # Metal that shows its own HU spreads; a value that it shares would be the end of the scale.
+        hu[5:8, 3:6, 56:64] = metal_hu + 10 * np.arange(72).reshape(3, 3, 8)
+        hu[5:8, 3:6, 54:56] = 4000
+        assert len(metal_index(replace(scan, source=ArraySource(hu)))) == voxels
 
 
 def test_the_halo_lies_where_the_map_says() -> None:

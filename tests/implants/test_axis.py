@@ -13,7 +13,7 @@ from spineimg.implants.cylinder import blur_across, frame, side_values, tip_valu
 from spineimg.implants.given import GivenScrew, refined
 from spineimg.implants.metal_map import map_metal
 from spineimg.implants.psf import Psf, estimate_psf, usual_psf
-from spineimg.implants.thread import find_thread
+from spineimg.implants.thread import Thread, find_thread
 from spineimg.volume import Acquisition, Sharpness
 from tests.implants.implant_cases import Build, Piece, construct
 
@@ -117,7 +117,7 @@ def test_usual_blur_follows_kernel_pixel_and_thickness() -> None:
     geometry = Geometry.from_affine((5, 5, 5), affine)
     thick = usual_psf(geometry, Acquisition(slice_thickness_mm=3.0))
     sharp = usual_psf(geometry, Acquisition(slice_thickness_mm=1.0, sharpness=Sharpness.SHARP))
-    assert thick.fwhm_slice_mm == pytest.approx(3.0 / np.sqrt(12) * 2.35482 * 1.1, rel=1e-4)
+    assert thick.fwhm_slice_mm == pytest.approx(np.hypot(0.55, 3.0 / np.sqrt(12) * 2.35482 * 1.1), rel=1e-4)
     assert sharp.fwhm_in_plane_mm < thick.fwhm_in_plane_mm < 1.0
     assert thick.estimated == (False, False)
 
@@ -137,6 +137,37 @@ def test_a_thread_is_seen_on_the_edge() -> None:
     assert thread.wave_mm == pytest.approx(0.35 * left, rel=0.05)
     assert thread.crest_mm == pytest.approx(1.25 * 0.35, abs=0.03)
     assert np.corrcoef(thread.over_mm(places), wave)[0, 1] > 0.99
+
+
+def test_a_thread_passes_for_blur_by_its_own_variance() -> None:
+    """Edges of a wave, averaged over the blur along the axis, spread about what is left of the wave.
+
+    Planted: the wave's variance taken as the image shows it, not as it was before the blur (a third too little).
+    """
+    sigma, amplitude, length = 0.36, 0.35, 2.75
+    along = np.linspace(-5 * sigma, 5 * sigma, 2001)
+    weight = np.exp(-0.5 * (along / sigma) ** 2)
+    places = np.linspace(0, length, 200, endpoint=False)[:, None] + along
+    edge = amplitude * np.cos(2 * np.pi * places / length)
+    mean = np.average(edge, axis=1, weights=weight)
+    spread = np.average(np.square(edge), axis=1, weights=weight) - mean**2
+    seen = Thread(0.4, length, 0.5, (float(mean.max()), 0.0), length, 1)
+    blur = np.diag([sigma**2, 0.1, 0.2])
+    assert seen.widened(blur) - blur == pytest.approx(np.diag([0, 1, 1]) * spread.mean(), abs=1e-4)
+    assert Thread().widened(blur) is blur
+
+
+def test_a_shaft_with_a_bad_edge_does_not_tell_the_blur() -> None:
+    """Planted: the median over all shafts (a shaft in streaks then widens the blur by 0.1 mm and more)."""
+    build = construct()
+    metal = map_metal(build.volume())
+    usual = Psf(0.9, 1.0)
+    fits = [fit_shaft(metal, one.start, one.end, 3.2, usual) for one in build.screws.values()]
+    good = [fit for fit in fits if fit is not None]
+    assert len(good) >= 4
+    bad = [replace(fit, axis=fit.axis.moved(np.array([0.6, 0.6]), np.zeros(2))) for fit in good[:2]]
+    alone = estimate_psf(metal, good[2:4], usual)
+    assert estimate_psf(metal, [*bad, *good[2:4]], usual) == alone
 
 
 def test_a_plain_shaft_has_no_thread() -> None:

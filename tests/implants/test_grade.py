@@ -69,7 +69,8 @@ def test_coverage_and_extent() -> None:
     widths[4:] = 2.0
     halo, verdict = judge(fit(widths, evidence=20.0), SHAFT, conditions())
     assert halo.coverage_over_1mm == pytest.approx(0.5)
-    assert halo.axial_extent_mm == pytest.approx(4 * 33 / 8)
+    # Four depths, and half of what is not looked at towards the tip.
+    assert halo.axial_extent_mm == pytest.approx(4 * 33 / 8 + 5.5 / 2)
     assert halo.shape == "widest at the tip"
     assert verdict is P
     soft = np.full((8, 12), 150.0)
@@ -83,7 +84,8 @@ def test_a_short_zone_is_no_loosening() -> None:
     widths = np.zeros((8, 12))
     widths[[0, 2, 4, 6]] = 2.0
     halo, verdict = judge(fit(widths), SHAFT, conditions())
-    assert halo.axial_extent_mm == pytest.approx(33 / 8)
+    # One depth, and what lies between the first one and the head.
+    assert halo.axial_extent_mm == pytest.approx(33 / 8 + 1.5)
     assert verdict is not P
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from spineimg.implants.breaks import BreakSettings, Core, find_gaps, smallest_visible_mm
 from spineimg.implants.detect import find_metal
@@ -40,6 +43,18 @@ def test_the_smallest_visible_gap_is_named_rightly(metal_hu: float, end_hu: floa
     smallest = smallest_visible_mm(sigma, level)
     assert find_gaps(_core(1.05 * smallest, sigma, metal_hu, end_hu), settings)
     assert not find_gaps(_core(0.95 * smallest, sigma, metal_hu, end_hu), settings)
+
+
+def test_a_core_that_wanders_in_noise_is_not_broken_and_a_real_gap_in_it_is_found() -> None:
+    """A sharp kernel's noise, cut off at the scale's end. Planted: the limit for still metal alone."""
+    noise = gaussian_filter1d(np.random.default_rng(4).normal(0, 180, 160), 2.0)
+    still, broken = (_core(width, 0.42, 7000.0, 3071.0) for width in (0.0, 4.0))
+    wandering = [replace(core, hu=core.hu - 130 + np.minimum(noise, 130)) for core in (still, broken)]
+    assert wandering[0].hu.min() < BreakSettings().left_clipped * 3071
+    assert find_gaps(wandering[0], BreakSettings()) == []
+    ((middle, width),) = find_gaps(wandering[1], BreakSettings())
+    assert middle == pytest.approx(20.0, abs=0.3)
+    assert width == pytest.approx(4.0, abs=0.3)
 
 
 def test_an_end_is_no_gap() -> None:

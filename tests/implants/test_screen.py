@@ -77,10 +77,10 @@ def test_depths_with_one_or_two_pieces_are_no_length() -> None:
     judged = np.zeros((8, 12), dtype=bool)
     judged[:5, 0], judged[5:, :6] = True, True
     widths = np.where(np.arange(8)[:, None] < 5, 2.0, 0.0) * np.ones(12)
-    assert _Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25) == 0.0
-    assert _Surface(2 - widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25) == 12.0
+    assert _Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25)[0] == 0.0
+    assert _Surface(2 - widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25) == (12.0, False, True)
     judged[5:] = judged[:1]
-    assert np.isnan(_Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25))
+    assert np.isnan(_Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25)[0])
 
 
 def test_what_the_header_leaves_open_is_noted() -> None:

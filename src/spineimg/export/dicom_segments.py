@@ -15,8 +15,7 @@ from spineimg import coding
 from spineimg.coding import Code
 from spineimg.export.dicom_groups import Groups
 from spineimg.export.dicom_planes import Plane
-from spineimg.export.implant_voxels import Index, halo_index, rod_index, shaft_index
-from spineimg.export.overlay import metal_index
+from spineimg.export.implant_voxels import Index, halo_index, metal_index, rod_index, shaft_index
 from spineimg.export.restored import restored_screen
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.implants.model import ImplantScreen

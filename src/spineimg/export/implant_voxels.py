@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spineimg.geometry import FloatArray, Geometry
+from spineimg.implants.metal_map import solid_index
 from spineimg.implants.model import HaloMap, Rod, Screw, Shaft
+from spineimg.volume import CTVolume
 
 Index = npt.NDArray[np.intp]
 """(n, 3) voxels: slice, row, column."""
@@ -16,6 +18,11 @@ Index = npt.NDArray[np.intp]
 _LEAST_MM = 0.5
 """A lucent zone narrower than this is not shown: no scan resolves it. Engineering choice."""
 _WIDEST_MM = 6.0
+
+
+def metal_index(volume: CTVolume) -> Index:
+    """(n, 3) voxels of metal, of whatever it is part: at the level that the screen takes for this scan's metal."""
+    return np.asarray(solid_index(volume), dtype=np.intp)
 
 
 def shaft_index(geometry: Geometry, shaft: Shaft) -> Index:

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from spineimg.errors import GeometryError, SpineImgError
 from spineimg.export.files import replacing
-from spineimg.export.implant_voxels import Index, halo_index, rod_index, shaft_index
+from spineimg.export.implant_voxels import Index, halo_index, metal_index, rod_index, shaft_index
 from spineimg.implants.model import ImplantScreen
-from spineimg.metal import MetalSettings
 from spineimg.volume import CTVolume
 
 METAL, SCREW, ROD, HALO = 1, 2, 3, 4
@@ -51,8 +50,9 @@ def write_overlay(volume: CTVolume, screen: ImplantScreen, path: str | os.PathLi
 
 def label_volume(volume: CTVolume, screen: ImplantScreen) -> Labels:
     """(slices, rows, columns) of METAL, SCREW, ROD, HALO and 0. Later ones of screws and rods lie over metal."""
-    labels = METAL * _metal(volume)
     geometry = volume.geometry
+    labels = np.zeros(geometry.shape, dtype=np.uint8)
+    _set(labels, metal_index(volume), METAL)
     for screw in screen.screws:
         _set(labels, halo_index(geometry, screw), HALO)
     for screw in screen.screws:
@@ -60,20 +60,6 @@ def label_volume(volume: CTVolume, screen: ImplantScreen) -> Labels:
     for rod in screen.rods:
         _set(labels, rod_index(geometry, rod), ROD)
     return labels
-
-
-def metal_index(volume: CTVolume) -> Index:
-    """(n, 3) voxels of metal, of whatever it is part."""
-    return np.argwhere(_metal(volume))
-
-
-def _metal(volume: CTVolume) -> Labels:
-    found = np.zeros(volume.geometry.shape, dtype=np.uint8)
-    least_hu = MetalSettings().seed_hu
-    for k in range(volume.geometry.shape[0]):
-        hu = volume.read(k)
-        found[k] = (hu >= least_hu) & volume.valid(k, hu)
-    return found
 
 
 def _set(labels: Labels, index: Index, value: int) -> None:

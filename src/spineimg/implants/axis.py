@@ -229,7 +229,8 @@ def _fit_side(
             return None
         place, value = thinned(places[near], 3000), thinned(value[near], 3000)
         flat = flatness(place, axis, normal) if smeared else np.zeros(len(place))
-        moved = _moved(place, value, (radius + thread.over_mm(place), smear, flat), edge, blur)
+        shown = blur if smeared else thread.widened(blur)
+        moved = _moved(place, value, (radius + thread.over_mm(place), smear, flat), edge, shown)
         if moved is None:
             return None
         shift, more, smear, residuals, by_radius = moved

@@ -47,6 +47,15 @@ class BreakSettings:
             "help": "Where the scale ends below the metal, a core below this part of the end is a gap.",
         },
     )
+    over_noise: float = field(
+        default=10.0,
+        metadata={
+            "unit": "SD",
+            "range": (3.0, 20.0),
+            "source": "simulated profiles: the brightest is 2-3 SD above the mean, noise 5 below; the SD is known to 20 %",
+            "help": "And so many SD of its own unrest along the axis below the brightest core nearby.",
+        },
+    )
     widest_mm: float = field(
         default=10.0,
         metadata={
@@ -94,8 +103,8 @@ def core_hu(windows: Windows, line_lps_mm: FloatArray, radius_mm: float) -> Floa
 def find_gaps(core: Core, settings: BreakSettings) -> list[tuple[float, float]]:
     """(depth of the middle, width) in mm of the gaps that have metal on both sides."""
     tops = _local_tops_hu(core, settings)
-    part = core.level_hu(settings) / core.top_hu
-    low = ~(core.hu >= part * tops)
+    levels = _levels_hu(core, tops, settings)
+    low = ~(core.hu >= levels)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], low.astype(np.int8), [0]])))
     gaps = []
     for first, end in zip(edges[::2], edges[1::2], strict=True):
@@ -105,7 +114,7 @@ def find_gaps(core: Core, settings: BreakSettings) -> list[tuple[float, float]]:
         middle = float(core.depths_mm[first:end].mean())
         top = float(tops[first:end].min())
         here = replace(core, top_hu=top, metal_hu=core.metal_hu if core.clipped else top)
-        width = _width(here, int(first), int(end), part * top)
+        width = _width(here, int(first), int(end), float(levels[first:end].min()))
         if 0.0 < width <= settings.widest_mm:
             gaps.append((middle, width))
     return gaps
@@ -123,6 +132,21 @@ def _local_tops_hu(core: Core, settings: BreakSettings) -> FloatArray:
     hu = np.where(np.isnan(core.hu), -np.inf, core.hu)
     sides = [maximum_filter1d(hu, 2 * half + 1, mode="nearest", origin=way * half) for way in (1, -1)]
     return np.asarray(np.minimum(np.minimum(sides[0], sides[1]), core.top_hu))
+
+
+def _levels_hu(core: Core, tops_hu: FloatArray, settings: BreakSettings) -> FloatArray:
+    """(n,) below which a core is a gap: a part of solid metal's, and beyond the unrest of the core itself.
+
+    A sharp kernel makes so much noise in metal that where the scale ends its mean wanders by 200 HU.
+    """
+    from scipy.ndimage import median_filter
+
+    seen = core.hu[np.isfinite(core.hu)]
+    width = min(len(seen), round(_BESIDE_MM / STEP_MM))
+    unrest = seen - median_filter(seen, width, mode="nearest") if len(seen) else np.zeros(1)
+    spread = 1.4826 * float(max(-np.percentile(unrest, 25), 0.0))  # its upper half may be cut off
+    part = core.level_hu(settings) / core.top_hu
+    return np.asarray(np.minimum(part * tops_hu, tops_hu - settings.over_noise * spread))
 
 
 def _width(core: Core, first: int, end: int, level_hu: float) -> float:
@@ -164,10 +188,11 @@ def smallest_visible_mm(sigma_mm: float, level: float) -> float:
 def invisible_note(core: Core, settings: BreakSettings) -> Note:
     """Names the smallest gap that would have been seen."""
     sigma = float(np.median(core.sigma_mm))
-    smallest = smallest_visible_mm(sigma, core.level_hu(settings) / core.metal_hu)
+    level = max(float(np.median(_levels_hu(core, _local_tops_hu(core, settings), settings))), 0.02 * core.metal_hu)
+    smallest = smallest_visible_mm(sigma, level / core.metal_hu)
     text = f"gaps below {smallest:.1f} mm cannot be seen at a blur of {sigma * FWHM_PER_SIGMA:.1f} mm along the metal"
     if core.clipped:
-        hard = smallest_visible_mm(sigma, core.level_hu(settings) / 17000.0)
+        hard = smallest_visible_mm(sigma, level / 17000.0)
         text += (
             f" if it is titanium, below {hard:.1f} mm if it is cobalt-chrome: the scale ends at {core.top_hu:.0f} HU"
         )

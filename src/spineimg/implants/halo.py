@@ -31,6 +31,9 @@ _FIRST_MM = (0.0, 0.6, 1.2, 2.0, 3.0)
 _NARROW_MM = (0.0, 0.4, 0.8)
 _WIDE_MM = (1.2, 1.6, 2.0, 2.5, 3.0)
 _CONE_MM = (1.4, 2.6)
+_SHIFTS_MM = (-1.2, -0.8, -0.5, -0.25, 0.0, 0.25, 0.5, 0.8, 1.2)
+_STEP_OVER_MM = 4.0
+"""Length over which a zone of half the screw ends."""
 _TURNS = 3
 _PAST_CORTEX_MM = 0.2
 
@@ -229,11 +232,11 @@ class _Fit:
     def first(self) -> Solution:
         """What is shared, fitted to the front with the best single width and a rough noise."""
         sigma = self.columns.sigma_hu
-        found = [self.at(np.full(len(self.front), width), self.front) for width in _FIRST_MM]
-        scale = min(float(np.percentile(np.abs(one.residual) / sigma[self.front], 25)) / 0.3186 for one in found)
-        fit = replace(self, columns=replace(self.columns, sigma_hu=sigma * np.clip(scale, 0.6, 10.0)))
-        found = [fit.at(np.full(len(self.front), width), self.front) for width in _FIRST_MM]
-        return min(found, key=lambda one: one.cost)
+        found = [self.at(np.full(len(self.front), width)) for width in _FIRST_MM]
+        scales = [float(np.percentile(np.abs(one.residual) / sigma[self.front], 25)) / 0.3186 for one in found]
+        best = int(np.argmin(scales))
+        fit = replace(self, columns=replace(self.columns, sigma_hu=sigma * np.clip(scales[best], 0.6, 10.0)))
+        return fit.at(np.full(len(self.front), _FIRST_MM[best]))
 
     def look(self, solution: Solution, relative_sd: FloatArray, before: Surroundings | None = None) -> Surroundings:
         columns = self.columns
@@ -268,7 +271,7 @@ class _Fit:
 
         def trial(form: FloatArray, largest_mm: float) -> _Trial:
             width = np.minimum(largest_mm * form, limit)
-            return _Trial(width, self.at(width, self.front))
+            return _Trial(width, self.at(width))
 
         uniform, *others = _forms(self.voxels, self.length_mm)[:number]
         narrow = [trial(uniform, width) for width in _NARROW_MM]
@@ -287,16 +290,15 @@ class _Fit:
             if turn == _TURNS:
                 break
             width = self.cells.spread(widths.quantile(0.5), self.voxels.depth_mm, self.voxels.angle_rad)
-            solution = self.at(np.minimum(width, limit), self.front)
+            solution = self.at(np.minimum(width, limit))
         return widths, bone, solution
 
     def local(self, solution: Solution, around: Surroundings, form_mm: FloatArray) -> tuple[Widths, FloatArray]:
         """Widths of the pieces, everything else held, and (widths, depths, angles) bone beside each."""
-        columns = self.columns.take(self.front)
+        columns = self.useful
         costs, bones = [], []
-        for width in self.grid_mm:
-            outer = np.maximum(self.disc(width, self.front), columns.metal)
-            cost, bone = local_fit(columns, solution, outer, self.rim(width, outer), self.priors)
+        for outer, rim in self.grid_discs:
+            cost, bone = local_fit(columns, solution, outer, rim, self.priors)
             costs.append(cost.reshape(self.shape))
             bones.append(bone.reshape(self.shape))
         cortex = around.cortex_mm.reshape(self.shape)
@@ -313,8 +315,6 @@ class _Fit:
         cortex = around.cortex_mm
         known = around.in_bone(solution.halo_hu) & ((cortex <= near) | (cortex >= far))
         known = known.reshape(self.shape)
-        change = [widths.quantile(q)[known] - width[known] for q in self.settings.quantiles]
-        low, high = (float(np.median(part)) if known.any() else 0.0 for part in change)
         count = np.bincount(self.columns.cell, minlength=self.cells.count)
         return HaloFit(
             cells=self.cells,
@@ -323,13 +323,24 @@ class _Fit:
             bone_hu=np.take_along_axis(bone, nearest, axis=0)[0],
             voxels=count.reshape(self.shape).astype(np.float64),
             known=known,
-            shift_mm=(low, high),
+            shift_mm=self.shift(width, around),
             evidence=evidence,
             halo_hu=solution.halo_hu,
             rim_hu=solution.rim_hu,
             noise_hu=float(np.median(around.sd_hu)),
             trajectory_hu=around.bone_hu,
         )
+
+    def shift(self, width_mm: FloatArray, around: Surroundings) -> tuple[float, float]:
+        """The 90 % interval of a common change of all widths (depths, angles), all that is shared fitted anew."""
+        limit = np.maximum(around.cortex_mm + _PAST_CORTEX_MM, 0.3)[self.columns.cell]
+        width = self.cells.spread(width_mm, self.voxels.depth_mm, self.voxels.angle_rad)
+        costs = [self.at(np.clip(width + shift, 0, limit)).cost for shift in _SHIFTS_MM]
+        fine = np.linspace(_SHIFTS_MM[0], _SHIFTS_MM[-1], 241)
+        logs = -np.interp(fine, _SHIFTS_MM, np.asarray(costs) - min(costs)) / (2 * self.settings.together)
+        total = np.cumsum(np.exp(logs))
+        low, high = np.interp(np.multiply(self.settings.quantiles, total[-1]), total, fine)
+        return float(low), float(high)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -338,6 +349,20 @@ class _Fit:
     @cached_property
     def grid_mm(self) -> FloatArray:
         return np.arange(0, self.settings.widest_mm + 1e-9, self.settings.step_mm)
+
+    @cached_property
+    def grid_discs(self) -> list[tuple[FloatArray, FloatArray]]:
+        """At the voxels of `front`, the discs of the zone's and the rim's outer edge for each width of the grid."""
+        found = []
+        for width in self.grid_mm:
+            outer = np.maximum(self.disc(width, self.front), self.useful.metal)
+            found.append((outer, self.rim(width, outer)))
+        return found
+
+    @cached_property
+    def useful(self) -> Columns:
+        """The columns at the voxels of `front`."""
+        return self.columns.take(self.front)
 
     @cached_property
     def away_mm(self) -> FloatArray:
@@ -354,11 +379,10 @@ class _Fit:
         wide = np.where(np.asarray(width_mm) < self.settings.rim_from_mm, 0.0, self.settings.rim_mm)
         return np.maximum(self.disc(width_mm + wide, self.front), outer)
 
-    def at(self, width_mm: FloatArray, which: BoolArray) -> Solution:
-        """The shared part for given widths (n,), fitted to the chosen voxels."""
-        columns = self.columns.take(which)
-        outer = np.maximum(self.disc(width_mm[which], which), columns.metal)
-        return solve(columns, outer, self.rim(width_mm[which], outer), self.priors)
+    def at(self, width_mm: FloatArray) -> Solution:
+        """The shared part for given widths (n,), fitted to the voxels of `front`."""
+        outer = np.maximum(self.disc(width_mm[self.front], self.front), self.useful.metal)
+        return solve(self.useful, outer, self.rim(width_mm[self.front], outer), self.priors)
 
 
 def _cost(trial: _Trial) -> float:
@@ -366,10 +390,11 @@ def _cost(trial: _Trial) -> float:
 
 
 def _forms(voxels: ShellVoxels, length_mm: float) -> list[FloatArray]:
-    """(n,) part of the largest width at the voxels: everywhere, cones, halves of the circumference."""
+    """(n,) part of the largest width at the voxels: everywhere, cones, halves of circumference and of length."""
     depth = np.clip(voxels.depth_mm / length_mm, 0, 1)
+    front = np.clip(0.5 + (voxels.depth_mm - length_mm / 2) / _STEP_OVER_MM, 0, 1)
     halves = [np.clip(0.5 + 2 * np.cos(voxels.angle_rad - quarter * np.pi / 2), 0, 1) for quarter in range(4)]
-    return [np.ones_like(depth), depth, 1 - depth, np.abs(2 * depth - 1), *halves]
+    return [np.ones_like(depth), depth, 1 - depth, np.abs(2 * depth - 1), *halves, front, 1 - front]
 
 
 def _edge_terms(

@@ -262,12 +262,21 @@ class HaloSettings:
         },
     )
     quantiles: tuple[float, float] = field(
-        default=(0.1, 0.9),
+        default=(0.05, 0.95),
         metadata={
             "unit": "part",
             "range": (0.0, 1.0),
-            "source": "phantoms: pieces err together, so that the median is no better known than a piece",
-            "help": "Quantiles of the pieces' widths that bound the interval.",
+            "source": "a 90 % interval",
+            "help": "Quantiles of a common change of the widths that bound the interval.",
+        },
+    )
+    together: float = field(
+        default=6.0,
+        metadata={
+            "unit": "",
+            "range": (1.0, 20.0),
+            "source": "tuning phantoms: so that intervals hold the truth nine times in ten; pieces err together",
+            "help": "The misfit is divided by this once more where the whole screw's width is in question.",
         },
     )
     clipped_metal_hu: float = field(

@@ -17,6 +17,7 @@ is divided by `deflation` before it meets the priors.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -28,6 +29,31 @@ _BIWEIGHT = 4.685
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Rows:
+    """Voxels laid out by piece, so that every piece's products are one small matrix product.
+
+    here: (pieces,) those that have any voxel. slot: (n,) place of each voxel in (pieces x most voxels of a piece).
+    """
+
+    here: IntArray
+    slot: IntArray
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, cell: IntArray) -> Rows:
+        here, starts, count = np.unique(cell, return_index=True, return_counts=True)
+        most = int(count.max(initial=0))
+        inside = np.arange(len(cell)) - np.repeat(starts, count)
+        return cls(here, np.repeat(np.arange(len(here)), count) * most + inside, (len(here), most))
+
+    def spread(self, values: FloatArray) -> FloatArray:
+        """(n, k) values as (pieces, most, k), 0 where a piece has fewer."""
+        out = np.zeros((self.shape[0] * self.shape[1], values.shape[1]))
+        out[self.slot] = values
+        return out.reshape(*self.shape, values.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
 class Columns:
     """The part of the model that does not depend on w.
 
@@ -47,10 +73,9 @@ class Columns:
     offset: FloatArray
     sigma_hu: FloatArray
 
-    @property
-    def starts(self) -> IntArray:
-        """The first voxel of every piece that has any."""
-        return np.flatnonzero(np.diff(self.cell, prepend=-1))
+    @cached_property
+    def rows(self) -> Rows:
+        return Rows.of(self.cell)
 
     def take(self, which: BoolArray) -> Columns:
         return replace(
@@ -103,7 +128,7 @@ def solve(columns: Columns, outer: FloatArray, rim: FloatArray, priors: Priors, 
     """The best parameters for given discs `outer` (n,) (radius R + w) and `rim` (n,) (a rim's outer edge)."""
     own = columns.own(outer)
     shared = np.column_stack([columns.values, 1 - outer, outer - columns.metal, rim - outer])
-    system = _System(columns, np.column_stack([own, shared, columns.hu]), columns.starts, priors)
+    system = _System(columns, own, np.column_stack([shared, columns.hu]), priors)
     inverse = 1 / (priors.deflation * columns.sigma_hu**2)
     weights = inverse
     for turn in range(rounds):
@@ -129,31 +154,37 @@ def biweight_cost(z: FloatArray) -> FloatArray:
     return np.asarray(_BIWEIGHT**2 / 3 * (1 - (1 - u2) ** 3))
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class _System:
-    """One linear problem. all_columns: (n, 4 + p + 3 + 1) what pieces have of their own, all that is shared, HU."""
+    """One linear problem. own: (n, 4) what pieces have of their own; shared: (n, p + 3 + 1) all else, HU."""
 
     columns: Columns
-    all_columns: FloatArray
-    starts: IntArray
+    own: FloatArray
+    shared: FloatArray
     priors: Priors
+
+    @cached_property
+    def laid_out(self) -> tuple[FloatArray, FloatArray]:
+        """(pieces, 4, most) what is a piece's own, (pieces, most, 4 + p + 3 + 1) everything."""
+        both = self.columns.rows.spread(np.concatenate([self.own, self.shared], axis=1))
+        return np.ascontiguousarray(both[:, :, : self.own.shape[1]].transpose(0, 2, 1)), both
 
     def best(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(p + 3,) parameters and (cells, 4) of the pieces, by weighted least squares with priors and bounds."""
         columns, priors, local = self.columns, self.priors, len(self.priors.piece_sd_hu)
         mean, sd = priors.shared(columns)
-        weighted = self.all_columns * weight[:, None]
-        whole = self.all_columns[:, local:-1].T @ weighted[:, local:]
+        whole = self.shared[:, :-1].T @ (self.shared * weight[:, None])
         normal, right = whole[:, :-1] + np.diag(sd**-2), whole[:, -1] + mean / sd**2
         # For each piece, the products of what is its own with itself, with what is shared and with the HU.
-        piece = np.add.reduceat(self.all_columns[:, :local, None] * weighted[:, None], self.starts)
+        across, both = self.laid_out
+        piece = (across * columns.rows.spread(weight[:, None])[:, None, :, 0]) @ both
         piece[:, :, :local] += np.diag(1 / np.square(priors.piece_sd_hu))
         cross = piece[:, :, local:-1]
         solved = np.linalg.solve(piece[:, :, :local], piece[:, :, local:])
         reduced = normal - np.tensordot(cross, solved[:, :, :-1], axes=([0, 1], [0, 1]))
         beta = _bounded(reduced, right - np.tensordot(cross, solved[:, :, -1], axes=([0, 1], [0, 1])), priors)
         pieces = np.zeros((columns.cells, local))
-        pieces[columns.cell[self.starts]] = solved[:, :, -1] - solved[:, :, :-1] @ beta
+        pieces[columns.rows.here] = solved[:, :, -1] - solved[:, :, :-1] @ beta
         return beta, pieces
 
 
@@ -178,22 +209,24 @@ def local_fit(
     columns: Columns, solution: Solution, outer: FloatArray, rim: FloatArray, priors: Priors
 ) -> tuple[FloatArray, FloatArray]:
     """(cells,) misfit of discs `outer`, `rim` (n,) in every piece, and (cells,) its bone; what is shared is held."""
-    starts = columns.starts
-    here = columns.cell[starts]
+    rows = columns.rows
     own = columns.own(outer)
     rest = columns.hu - columns.values @ solution.parameters - solution.bone_hu * (1 - outer)
     rest -= solution.halo_hu * (outer - columns.metal) + solution.rim_hu * (rim - outer)
     prior = np.diag(1 / np.square(priors.piece_sd_hu))
-    inverse = 1 / (priors.deflation * columns.sigma_hu**2)
-    weight, count = inverse, np.diff(np.append(starts, len(rest)))
+    # Padding has no weight and counts for nothing.
+    both = rows.spread(np.column_stack([own, rest, 1 / columns.sigma_hu]))
+    own_laid, rest_laid, per_sd = both[..., :-2], both[..., -2], both[..., -1]
+    across = np.ascontiguousarray(own_laid.transpose(0, 2, 1))
+    inverse = per_sd**2 / priors.deflation
+    weight = inverse
     for turn in range(3):
-        normal = np.add.reduceat(own[:, :, None] * (own * weight[:, None])[:, None], starts) + prior
-        right = np.add.reduceat(own * (weight * rest)[:, None], starts)
-        pieces = np.linalg.solve(normal, right[..., None])[..., 0]
-        z = (rest - np.sum(own * np.repeat(pieces, count, axis=0), axis=1)) / columns.sigma_hu
+        product = (across * weight[:, None]) @ both[..., :-1]
+        pieces = np.linalg.solve(product[..., :-1] + prior, product[..., -1:])
+        z = (rest_laid - (own_laid @ pieces)[..., 0]) * per_sd
         weight = biweight(z, 3.0 if turn == 0 else 1.0) * inverse
     cost, bone = np.zeros(columns.cells), np.full(columns.cells, solution.bone_hu)
-    cost[here] = np.add.reduceat(biweight_cost(z), starts) / priors.deflation
-    cost[here] += np.sum((pieces / priors.piece_sd_hu) ** 2, axis=1)
-    bone[here] += pieces[:, 0]
+    cost[rows.here] = np.sum(biweight_cost(z), axis=1) / priors.deflation
+    cost[rows.here] += np.sum((pieces[..., 0] / priors.piece_sd_hu) ** 2, axis=1)
+    bone[rows.here] += pieces[:, 0, 0]
     return cost, bone

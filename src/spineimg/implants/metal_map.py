@@ -343,19 +343,44 @@ def _joined(
     empty = MetalMap(windows, index[:0], hu[:0], np.empty(0, dtype=np.int64), levels.seed_hu, None)
     if not len(hu):
         return empty
-    end = _scale_end(hu, levels, settings)
-    seed = end if end is not None and end < levels.seed_hu else levels.seed_hu
-    raised = _dense_seed(hu, levels, settings) if end is None else None
-    if raised is not None:
+    seed, end, dense = _level_of(hu, levels, settings)
+    if dense:
         # Between and beside dense implants streaks are as bright as titanium's edge.
-        bright = hu >= raised * levels.grow_hu / levels.seed_hu
-        index, hu, seed = index[bright], hu[bright], raised
+        bright = hu >= seed * levels.grow_hu / levels.seed_hu
+        index, hu = index[bright], hu[bright]
     label = joined_pieces(index, windows.geometry.shape)
     metal = np.isin(label, np.unique(label[hu >= seed]))
     if not metal.any():
         return empty
     _, part = np.unique(label[metal], return_inverse=True)
-    return MetalMap(windows, index[metal], hu[metal], part.astype(np.int64), seed, end, dense=raised is not None)
+    return MetalMap(windows, index[metal], hu[metal], part.astype(np.int64), seed, end, dense=dense)
+
+
+def solid_index(volume: CTVolume) -> IntArray:
+    """(n, 3) slice, row, column of all voxels as bright as the scan's own metal, whatever they are part of; none where
+    so much is bright that nothing is looked for. Raises what reading raises."""
+    levels, settings = MetalSettings(), MapSettings()
+    found, values, total = [np.empty((0, 3), dtype=np.int64)], [np.empty(0, dtype=np.float32)], 0
+    for k in range(volume.geometry.shape[0]):
+        hu = volume.read(k)
+        bright = np.argwhere((hu >= levels.grow_hu) & volume.valid(k, hu))
+        total += len(bright)
+        if total > settings.most_voxels:
+            return found[0]
+        found.append(np.column_stack([np.full(len(bright), k), bright]))
+        values.append(hu[tuple(bright.T)].astype(np.float32))
+    known = np.concatenate(values)
+    least_hu = _level_of(known, levels, settings)[0]
+    return np.concatenate(found)[known >= least_hu]
+
+
+def _level_of(hu: Float32Array, levels: MetalSettings, settings: MapSettings) -> tuple[float, float | None, bool]:
+    """What a voxel of solid metal reaches, where the scale ends below metal, and whether the metal is dense."""
+    end = _scale_end(hu, levels, settings)
+    if end is not None:
+        return min(end, levels.seed_hu), end, False
+    raised = _dense_seed(hu, levels, settings)
+    return (levels.seed_hu, None, False) if raised is None else (raised, None, True)
 
 
 def _dense_seed(hu: Float32Array, levels: MetalSettings, settings: MapSettings) -> float | None:

@@ -38,37 +38,46 @@ class Psf:
 
 def usual_psf(geometry: Geometry, acquisition: Acquisition) -> Psf:
     """What a scan like this usually has: 0.8 mm (soft kernel) or 0.6 mm (sharp) together with the pixel's own width,
-    and the slice thickness, each as a Gaussian of the same variance."""
+    and the slice thickness together with the softness of its profile, each as a Gaussian of the same variance."""
     pixel = max(geometry.spacing_mm[1:])
     kernel = 0.6 if acquisition.sharpness is Sharpness.SHARP else 0.8
     step = geometry.spacing_mm[0]
     thickness = acquisition.slice_thickness_mm or (step if np.isfinite(step) else 1.0)
     box = FWHM_PER_SIGMA / np.sqrt(12.0)
-    return Psf(float(np.hypot(kernel, 0.5 * box * pixel)), float(max(0.6, box * 1.1 * thickness)))
+    return Psf(float(np.hypot(kernel, 0.5 * box * pixel)), float(np.hypot(_SOFT_PROFILE_MM, box * 1.1 * thickness)))
 
 
+_SOFT_PROFILE_MM = 0.55
+"""FWHM that focus, detector and interpolation add to a slice's profile: nominal 0.6 mm measure 0.7 mm and more."""
 _TRUST = 0.2
 """Standard error of the usual widths, as a logarithm. Engineering choice."""
+_EDGE_MM = 1.3
+"""Voxels up to so far from a shaft's edge tell its blur. Engineering choice: both plateaus of a blur of 1.2 mm, little
+of what lies beyond."""
+_BEST_MISFIT = 1.6
+"""A shaft whose edge misfits so much worse than the best one's is starved or streaked. Engineering choice."""
 
 
 def estimate_psf(metal: MetalMap, fits: Sequence[ShaftFit | SideFit], usual: Psf) -> Psf:
-    """The blur as the edges of fitted shafts show it: the median over the shafts that show their own HU.
+    """The blur as the edges of fitted shafts show it: the median over the shafts that show their own HU, without those
+    whose edge misfits far worse than the best one's.
 
     Where the scale ends below the metal, the flank that is left cannot tell the blur from the radius, so that without
     any other shaft the usual widths stay.
     """
-    widths = np.array([w for f in fits if not f.edge.clipped and (w := _widths(metal, f, usual)) is not None])
-    if not len(widths):
+    told = [w for f in fits if not f.edge.clipped and (w := _widths(metal, f, usual)) is not None]
+    if not told:
         return usual
-    flat, deep = np.median(widths, axis=0)
-    return Psf(float(flat), float(deep), (True, True))
+    flat, deep, misfit = np.array(told).T
+    good = misfit <= _BEST_MISFIT * misfit.min()
+    return Psf(float(np.median(flat[good])), float(np.median(deep[good])), (True, True))
 
 
-def _widths(metal: MetalMap, fit: ShaftFit | SideFit, usual: Psf) -> tuple[float, float] | None:
-    """FWHM in the slice plane and across it, mm, from the side of one shaft."""
+def _widths(metal: MetalMap, fit: ShaftFit | SideFit, usual: Psf) -> tuple[float, float, float] | None:
+    """FWHM in the slice plane and across it, mm, from the side of one shaft, and what they leave of its edge."""
     from scipy.optimize import least_squares
 
-    places, hu = side_voxels(metal, fit)
+    places, hu = side_voxels(metal, fit, _EDGE_MM)
     if len(hu) < 200:
         return None
     normal = metal.geometry.normal_lps
@@ -81,7 +90,7 @@ def _widths(metal: MetalMap, fit: ShaftFit | SideFit, usual: Psf) -> tuple[float
 
     def residuals(x: FloatArray) -> FloatArray:
         trial = Psf(float(np.exp(x[0])), float(np.exp(x[1])))
-        inside = side_values(places, float(x[2]) + thread, blur_across(fit.axis, trial, normal))
+        inside = side_values(places, float(x[2]) + thread, fit.thread.widened(blur_across(fit.axis, trial, normal)))
         # Beam hardening: the levels inside and beside the metal differ in the slice plane and across it, and slope.
         levels = np.stack([np.ones(len(places)), twice, rho], axis=1)
         columns = np.concatenate([inside[:, None] * levels, (1 - inside[:, None]) * levels], axis=1)
@@ -92,18 +101,21 @@ def _widths(metal: MetalMap, fit: ShaftFit | SideFit, usual: Psf) -> tuple[float
     start = [*usual_logs, fit.radius_mm]
     found = least_squares(residuals, start, loss="soft_l1", f_scale=2.0, diff_step=[1e-3], ftol=1e-3, max_nfev=8)
     flat, deep = np.exp(found.x[:2])
-    return (float(flat), float(deep)) if flat < 4 and deep < 12 else None
+    misfit = float(np.std(residuals(found.x)[: len(places)]))
+    return (float(flat), float(deep), misfit) if flat < 4 and deep < 12 else None
 
 
-def side_voxels(metal: MetalMap, fit: ShaftFit | SideFit, most: int = 1500) -> tuple[FloatArray, FloatArray]:
-    """Native voxels from 1.3 mm inside to 1.3 mm outside a shaft's side, away from its ends.
+def side_voxels(
+    metal: MetalMap, fit: ShaftFit | SideFit, reach_mm: float, most: int = 1500
+) -> tuple[FloatArray, FloatArray]:
+    """Native voxels up to `reach_mm` inside and outside a shaft's side, away from its ends.
 
     Returns (n, 3) places along and across the fit's axis and (n,) HU.
     """
     low, high = fit.clean_mm
-    points, hu = metal.windows.near_line(fit.axis.point(low), fit.axis.point(high), fit.radius_mm + 1.3)
+    points, hu = metal.windows.near_line(fit.axis.point(low), fit.axis.point(high), fit.radius_mm + reach_mm)
     places = fit.axis.places(points)
     rho = np.hypot(places[:, 1], places[:, 2])
-    kept = (rho > fit.radius_mm - 1.3) & (places[:, 0] > low) & (places[:, 0] < high)
+    kept = (rho > fit.radius_mm - reach_mm) & (places[:, 0] > low) & (places[:, 0] < high)
     every = max(1, -(-int(kept.sum()) // most))
     return places[kept][::every], hu[kept][::every]

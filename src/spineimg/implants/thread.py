@@ -20,6 +20,8 @@ _SEEN_ERROR = 0.25
 """Relative error of a crest read from the wave, mostly from the blur's own error. Engineering choice."""
 _USUAL_MM = (0.45, 0.12)
 """Usual height of the crest over the mean and its spread: threads are 0.6-1.0 mm deep, of which 0.65 stand over it."""
+_LEAST_TRANSFER = 0.3
+"""Waves of which less is left by the blur are counted as if so much were left. Engineering choice."""
 _PITCHES_MM = np.concatenate([np.arange(1.0, 2.0, 0.025), np.arange(2.0, 5.01, 0.05)])
 _STARTS = (-1, 1, -2, 2)
 """Turns of the thread around the axis per wave along it: right- and left-handed, one or two starts."""
@@ -81,6 +83,17 @@ class Thread:
         angle = np.arctan2(places[:, 2], places[:, 1])
         phase = 2 * np.pi * places[:, 0] / self.wave_length_mm - self.starts * angle
         return np.asarray(self.wave[0] * np.cos(phase) + self.wave[1] * np.sin(phase))
+
+    def widened(self, blur: FloatArray) -> FloatArray:
+        """(3, 3) the blur of `cylinder.blur_across` as the edge of a threaded shaft shows it.
+
+        Along the axis the blur mixes edges that stand at different heights of the thread; what it takes off the wave
+        turns up as a variance of the edge's place, which is no blur of the scan.
+        """
+        if self.crest_mm is None:
+            return blur
+        transfer = max(float(np.exp(-2 * blur[0, 0] * (np.pi / self.wave_length_mm) ** 2)), _LEAST_TRANSFER)
+        return np.asarray(blur + np.diag([0.0, 1.0, 1.0]) * self.wave_mm**2 / 2 * (transfer**-2 - 1))
 
 
 def find_thread(

@@ -50,19 +50,28 @@ class _Surface:
     def coverage(self, limit_mm: float) -> float:
         return float(np.mean(self.width_mm[self.judged] > limit_mm))
 
-    def extent_mm(self, limit_mm: float, part_wide: float, part_judged: float) -> float:
+    def extent_mm(self, limit_mm: float, part_wide: float, part_judged: float) -> tuple[float, bool, bool]:
         """Longest run of depths of whose judged part so much is wider than the limit; nan where no depth is known.
 
-        Depths of which less than `part_judged` is judged do not end a run, but it does not begin or end with them.
+        Neighbouring depths count a quarter as much as a depth itself, so that one streak does not end a run. Depths of
+        which less than `part_judged` is judged do not end a run, but it does not begin or end with them. Beside it,
+        whether the run holds the first depth and the last one.
         """
         number = self.judged.sum(axis=1)
         seen = number >= max(1.0, part_judged * self.judged.shape[1] - 1e-9)
         if not seen.any():
-            return float("nan")
-        wide = seen & (np.sum(self.judged & (self.width_mm > limit_mm), axis=1) >= np.maximum(part_wide * number, 1))
-        parts, count = ndimage.label(wide | ~seen)
-        rows = [np.flatnonzero((parts == n) & wide) for n in range(1, count + 1)]
-        return max((int(np.ptp(r)) + 1 for r in rows if len(r)), default=0) * self.step_mm
+            return float("nan"), False, False
+        wide, judged = (
+            ndimage.convolve1d(np.sum(flags, axis=1).astype(np.float64), [0.25, 1.0, 0.25], mode="constant")
+            for flags in (self.judged & (self.width_mm > limit_mm), self.judged)
+        )
+        long = seen & (wide >= np.maximum(part_wide * judged, 1))
+        parts, count = ndimage.label(long | ~seen)
+        runs = [rows for n in range(1, count + 1) if len(rows := np.flatnonzero((parts == n) & long))]
+        if not runs:
+            return 0.0, False, False
+        best = max(runs, key=np.ptp)
+        return (int(np.ptp(best)) + 1) * self.step_mm, bool(best[0] == 0), bool(best[-1] == len(number) - 1)
 
 
 def judge(
@@ -161,7 +170,12 @@ def _halo(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettin
         low = 0.0
     high = median + max(fit.shift_mm[1], 0.0) + settings.uncertain_mm
     interval = (low, high)
-    coverage, extent = surface.coverage(limit), surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)
+    coverage = surface.coverage(limit)
+    extent, from_head, to_tip = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)
+    # What is wide at the last depth that is looked at is taken to go on: to the head, and half way to the tip's point.
+    cells = fit.cells
+    extent += cells.first_mm * from_head
+    extent += max(shaft.length_mm - cells.first_mm - cells.depths * cells.depth_mm, 0.0) / 2 * to_tip
     halo = Halo(
         assessable=True,
         width_median_mm=median,
@@ -189,10 +203,10 @@ def _verdict(
     limit = settings.width_mm
     needed = min(settings.extent_mm, settings.extent_part * shaft.length_mm)
     covered = surface.coverage(limit)
-    long = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged) >= needed
+    long = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)[0] >= needed
     wide = covered >= settings.coverage - settings.coverage_error
     surely = wide and long and fit.evidence >= settings.evidence
-    narrow = covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence < 0
+    narrow = covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence <= -settings.counter_evidence
     blurred = conditions.psf.fwhm_in_plane_mm > settings.widest_blur_mm
     if blurred and interval[0] < 1.5 * limit and interval[1] > 0.5 * limit:
         return Loosening.NOT_ASSESSED, (
@@ -210,10 +224,7 @@ def _verdict(
             "a wide zone is seen, but not for certain over enough of the length of the screw"
         )
     if not narrow:
-        return Loosening.INDETERMINATE, (
-            f"the width of the zone is between {interval[0]:.1f} and {interval[1]:.1f} mm over most of the screw, and "
-            f"{100 * covered:.0f} % of its surface seem to have more than {limit:g} mm"
-        )
+        return Loosening.INDETERMINATE, _unclear(fit, covered, interval, settings)
     if fit.trajectory_hu is not None and fit.trajectory_hu < settings.faint_bone_hu:
         return Loosening.INDETERMINATE, (
             f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
@@ -224,6 +235,23 @@ def _verdict(
             f"no wide zone is seen, but only {100 * part:.0f} % of the shaft's surface could be judged"
         )
     return Loosening.ABSENT, ""
+
+
+def _unclear(fit: HaloFit, covered: float, interval: tuple[float, float], settings: VerdictSettings) -> str:
+    """Why a screw is neither loose nor not loose."""
+    limit, part = settings.width_mm, 100 * covered
+    if fit.evidence >= settings.evidence and covered >= settings.coverage / 4:
+        least = 100 * (settings.coverage - settings.coverage_error)
+        return (
+            f"along a part of the screw there may be a zone wider than {limit:g} mm: {part:.0f} % of its surface, less "
+            f"than the {least:.0f} % that count as loosening"
+        )
+    if interval[1] <= limit and covered < settings.coverage / 2:
+        return "no wide zone is seen piece by piece, but over the whole screw one cannot be ruled out"
+    return (
+        f"the width of the zone is between {interval[0]:.1f} and {interval[1]:.1f} mm over most of the screw, and "
+        f"{part:.0f} % of its surface seem to have more than {limit:g} mm"
+    )
 
 
 def _concentric(fit: HaloFit, surface: _Surface, limit: float, settings: VerdictSettings) -> bool:

@@ -45,6 +45,15 @@ class VerdictSettings:
             "help": "How much better wide forms must explain the whole screw than narrow ones, as a log likelihood.",
         },
     )
+    counter_evidence: float = field(
+        default=2.0,
+        metadata={
+            "unit": "",
+            "range": (0.0, 100.0),
+            "source": "engineering choice: seven to one; missed zones on a part of the screw read -2 to 0",
+            "help": "How much better narrow forms must explain the whole screw for `absent`, as a log likelihood.",
+        },
+    )
     extent_mm: float = field(
         default=10.0,
         metadata={
@@ -218,11 +227,11 @@ class VerdictSettings:
         },
     )
     uncertain_mm: float = field(
-        default=0.1,
+        default=0.15,
         metadata={
             "unit": "mm",
             "range": (0.0, 0.5),
-            "source": "the outer thread's radius is known to 0.1 mm",
+            "source": "the outer thread's radius is known to 0.1 mm, and as much comes from the blur's own error",
             "help": "Added to the fit's interval on either side.",
         },
     )
