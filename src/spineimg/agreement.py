@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,56 +18,41 @@ import numpy.typing as npt
 from spineimg.anatomy import order
 from spineimg.errors import SpineImgError
 from spineimg.notes import Note
+from spineimg.settings import setting
 
 
 @dataclass(frozen=True, slots=True)
 class AgreementSettings:
     """What the comparison may be tuned by."""
 
-    confidence: float = field(
-        default=0.95,
-        metadata={
-            "unit": "",
-            "range": (0.5, 0.999),
-            "source": "Bland & Altman 1999",
-            "help": "Confidence of every interval.",
-        },
+    confidence: float = setting(0.95, "", (0.5, 0.999), "Bland & Altman 1999", "Confidence of every interval.")
+    limits_z: float = setting(
+        1.959964,
+        "",
+        (0.5, 4.0),
+        "Bland & Altman 1999: 95 % of differences; the 1986 paper rounds to 2",
+        "Standard deviations from the mean difference to a limit of agreement.",
     )
-    limits_z: float = field(
-        default=1.959964,
-        metadata={
-            "unit": "",
-            "range": (0.5, 4.0),
-            "source": "Bland & Altman 1999: 95 % of differences; the 1986 paper rounds to 2",
-            "help": "Standard deviations from the mean difference to a limit of agreement.",
-        },
+    min_pairs: int = setting(
+        3,
+        "vertebrae",
+        (3, 1000),
+        "engineering choice: below three no spread can be told",
+        "Fewer pairs give no numbers.",
     )
-    min_pairs: int = field(
-        default=3,
-        metadata={
-            "unit": "vertebrae",
-            "range": (3, 1000),
-            "source": "engineering choice: below three no spread can be told",
-            "help": "Fewer pairs give no numbers.",
-        },
+    enough_pairs: int = setting(
+        30,
+        "vertebrae",
+        (3, 1000),
+        "Koo & Li 2016, J Chiropr Med 15:155: at least 30 samples",
+        "Fewer pairs are reported with a note.",
     )
-    enough_pairs: int = field(
-        default=30,
-        metadata={
-            "unit": "vertebrae",
-            "range": (3, 1000),
-            "source": "Koo & Li 2016, J Chiropr Med 15:155: at least 30 samples",
-            "help": "Fewer pairs are reported with a note.",
-        },
-    )
-    apart_mm: float = field(
-        default=15.0,
-        metadata={
-            "unit": "mm",
-            "range": (1.0, 100.0),
-            "source": "engineering choice: half the way between two thoracic vertebrae, so more suggests another level",
-            "help": "Centres of one level farther apart than this are noted.",
-        },
+    apart_mm: float = setting(
+        15.0,
+        "mm",
+        (1.0, 100.0),
+        "engineering choice: half the way between two thoracic vertebrae, so more suggests another level",
+        "Centres of one level farther apart than this are noted.",
     )
 
 

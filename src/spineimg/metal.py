@@ -10,12 +10,13 @@ below. Around the metal a margin is left out, measured in mm between voxel centr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from spineimg.geometry import FloatArray, Geometry
+from spineimg.settings import setting
 from spineimg.volume import HUArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -28,59 +29,47 @@ _ROUNDING_MM = 1e-3
 class MetalSettings:
     """What is metal, and how much around it is left out."""
 
-    seed_hu: float = field(
-        default=2500.0,
-        metadata={
-            "unit": "HU",
-            "range": (2000.0, 3000.0),
-            "source": "engineering choice: above cortical bone, below the end of a 12-bit scale (3071 HU)",
-            "help": "A voxel at or above this is metal.",
-        },
+    seed_hu: float = setting(
+        2500.0,
+        "HU",
+        (2000.0, 3000.0),
+        "engineering choice: above cortical bone, below the end of a 12-bit scale (3071 HU)",
+        "A voxel at or above this is metal.",
     )
-    grow_hu: float = field(
-        default=2000.0,
-        metadata={
-            "unit": "HU",
-            "range": (1900.0, 2500.0),
-            "source": "engineering choice: the 2000 HU edge of a 6.5 mm titanium screw lies 0.2 mm outside the metal",
-            "help": "Voxels joined to metal belong to it at or above this.",
-        },
+    grow_hu: float = setting(
+        2000.0,
+        "HU",
+        (1900.0, 2500.0),
+        "engineering choice: the 2000 HU edge of a 6.5 mm titanium screw lies 0.2 mm outside the metal",
+        "Voxels joined to metal belong to it at or above this.",
     )
-    plateau_voxels: int = field(
-        default=8,
-        metadata={
-            "unit": "voxels",
-            "range": (2, 1000),
-            "source": "engineering choice: unclipped data do not repeat their maximum so often",
-            "help": "So many voxels at one identical maximum between the two thresholds are a scale that ends there.",
-        },
+    plateau_voxels: int = setting(
+        8,
+        "voxels",
+        (2, 1000),
+        "engineering choice: unclipped data do not repeat their maximum so often",
+        "So many voxels at one identical maximum between the two thresholds are a scale that ends there.",
     )
-    margin_mm: float = field(
-        default=3.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 10.0),
-            "source": "engineering choice: with 3 mm left out, a circle around two screws reads the true HU",
-            "help": "Distance from metal up to which voxels are left out.",
-        },
+    margin_mm: float = setting(
+        3.0,
+        "mm",
+        (0.0, 10.0),
+        "engineering choice: with 3 mm left out, a circle around two screws reads the true HU",
+        "Distance from metal up to which voxels are left out.",
     )
-    margin_voxels: float = field(
-        default=1.5,
-        metadata={
-            "unit": "voxels",
-            "range": (1.0, 5.0),
-            "source": "engineering choice: a thick slice or a coarse voxel beside metal still holds a part of it",
-            "help": "The margin is at least so many slice thicknesses, slice steps or pixels.",
-        },
+    margin_voxels: float = setting(
+        1.5,
+        "voxels",
+        (1.0, 5.0),
+        "engineering choice: a thick slice or a coarse voxel beside metal still holds a part of it",
+        "The margin is at least so many slice thicknesses, slice steps or pixels.",
     )
-    near_mm: float = field(
-        default=15.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 50.0),
-            "source": "beam hardening of -130 HU up to 15 mm beyond a titanium screw, simulated at 120 kVp",
-            "help": "Metal within this distance of a ROI in the slice plane is reported.",
-        },
+    near_mm: float = setting(
+        15.0,
+        "mm",
+        (0.0, 50.0),
+        "beam hardening of -130 HU up to 15 mm beyond a titanium screw, simulated at 120 kVp",
+        "Metal within this distance of a ROI in the slice plane is reported.",
     )
 
 

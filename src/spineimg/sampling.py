@@ -7,7 +7,7 @@ padding or is not finite counts as covered and is never a value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.rois import Ellipse
+from spineimg.settings import setting
 from spineimg.volume import CTVolume, HUArray, KeptSlices
 
 BoolArray = npt.NDArray[np.bool_]
@@ -30,23 +31,19 @@ _SNAP = 1e-6
 class SamplingSettings:
     """When a plane counts as an original slice, and how far apart slices may be for resampling."""
 
-    in_plane_deg: float = field(
-        default=1.0,
-        metadata={
-            "unit": "degree",
-            "range": (0.0, 5.0),
-            "source": "engineering choice: at the rim of a body 50 mm wide 1 degree moves the plane by 0.4 mm",
-            "help": "Largest tilt of an ellipse that is still measured on original slices.",
-        },
+    in_plane_deg: float = setting(
+        1.0,
+        "degree",
+        (0.0, 5.0),
+        "engineering choice: at the rim of a body 50 mm wide 1 degree moves the plane by 0.4 mm",
+        "Largest tilt of an ellipse that is still measured on original slices.",
     )
-    max_step_mm: float = field(
-        default=5.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 10.0),
-            "source": "engineering choice: slices over 5 mm are rejected for HU measurement",
-            "help": "Largest slice step between which a tilted plane is resampled.",
-        },
+    max_step_mm: float = setting(
+        5.0,
+        "mm",
+        (0.5, 10.0),
+        "engineering choice: slices over 5 mm are rejected for HU measurement",
+        "Largest slice step between which a tilted plane is resampled.",
     )
 
 

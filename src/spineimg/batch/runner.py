@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from spineimg.batch.progress import Progress
 from spineimg.batch.worker import Answer, Job
 from spineimg.errors import SpineImgError
 from spineimg.io.headers import FileHeader
+from spineimg.settings import setting
 
 _LOOK_SECONDS = 0.5
 """How soon a wish to stop is seen."""
@@ -36,78 +37,54 @@ _LOOK_SECONDS = 0.5
 class BatchSettings:
     """How a run is done, and what is done beside vertebral HU."""
 
-    workers: int | None = field(
-        default=None,
-        metadata={
-            "unit": "",
-            "range": (1, 1024),
-            "source": "engineering choice: one a core that this process may use, and one for each GB of free memory",
-            "help": "Worker processes on this machine; one a core unless told.",
-        },
+    workers: int | None = setting(
+        None,
+        "",
+        (1, 1024),
+        "engineering choice: one a core that this process may use, and one for each GB of free memory",
+        "Worker processes on this machine; one a core unless told.",
     )
-    scheduler: str | None = field(
-        default=None,
-        metadata={
-            "unit": "",
-            "range": (None, None),
-            "source": "engineering choice: this machine",
-            "help": "Address of a Dask scheduler, to use its workers instead of this machine's; `slurm` starts some.",
-        },
+    scheduler: str | None = setting(
+        None,
+        "",
+        (None, None),
+        "engineering choice: this machine",
+        "Address of a Dask scheduler, to use its workers instead of this machine's; `slurm` starts some.",
     )
-    timeout_s: float | None = field(
-        default=3600.0,
-        metadata={
-            "unit": "s",
-            "range": (0.1, 1e6),
-            "source": "engineering choice: a case takes seconds; an hour is a dead disk, and the night goes on",
-            "help": "Longest time for one case; then it is failed and its worker is ended.",
-        },
+    timeout_s: float | None = setting(
+        3600.0,
+        "s",
+        (0.1, 1e6),
+        "engineering choice: a case takes seconds; an hour is a dead disk, and the night goes on",
+        "Longest time for one case; then it is failed and its worker is ended.",
     )
-    retry: bool = field(
-        default=False,
-        metadata={
-            "unit": "",
-            "range": (False, True),
-            "source": "contract: refused and failed cases are terminal",
-            "help": "Do refused and failed cases again.",
-        },
+    retry: bool = setting(
+        False,
+        "",
+        (False, True),
+        "contract: refused and failed cases are terminal",
+        "Do refused and failed cases again.",
     )
-    figures: bool = field(
-        default=False,
-        metadata={
-            "unit": "",
-            "range": (False, True),
-            "source": "engineering choice: a figure takes longer than a measurement",
-            "help": "Draw figures/CASE.png of every case.",
-        },
+    figures: bool = setting(
+        False,
+        "",
+        (False, True),
+        "engineering choice: a figure takes longer than a measurement",
+        "Draw figures/CASE.png of every case.",
     )
 
-    columns: tuple[tuple[str, str], ...] = field(
-        default=(),
-        metadata={
-            "unit": "",
-            "range": (None, None),
-            "source": "engineering choice: the contract's names",
-            "help": "(our name, the table's name) of columns.",
-        },
+    columns: tuple[tuple[str, str], ...] = setting(
+        (), "", (None, None), "engineering choice: the contract's names", "(our name, the table's name) of columns."
     )
-    search: bool = field(
-        default=False,
-        metadata={
-            "unit": "",
-            "range": (False, True),
-            "source": "contract: --levels auto",
-            "help": "Find and name the vertebrae of cases that do not say where they are; names are unconfirmed.",
-        },
+    search: bool = setting(
+        False,
+        "",
+        (False, True),
+        "contract: --levels auto",
+        "Find and name the vertebrae of cases that do not say where they are; names are unconfirmed.",
     )
-    implants: bool = field(
-        default=False,
-        metadata={
-            "unit": "",
-            "range": (False, True),
-            "source": "contract: --implants",
-            "help": "Screen implants too; a case may then be without vertebrae.",
-        },
+    implants: bool = setting(
+        False, "", (False, True), "contract: --implants", "Screen implants too; a case may then be without vertebrae."
     )
 
 

@@ -19,6 +19,7 @@ from spineimg.implants.edge import Edge, EdgeSettings, edge_of, with_core
 from spineimg.implants.ends import find_head, fit_tip, thinned
 from spineimg.implants.metal_map import MetalMap
 from spineimg.implants.thread import Thread, ThreadSettings, find_thread, sharpened
+from spineimg.settings import setting
 
 if TYPE_CHECKING:
     from spineimg.implants.psf import Psf
@@ -38,23 +39,19 @@ class AxisSettings:
 
     edge: EdgeSettings = field(default_factory=EdgeSettings)
     thread: ThreadSettings = field(default_factory=ThreadSettings)
-    head_off_mm: float = field(
-        default=4.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 10.0),
-            "source": "engineering choice: the tulip's blur reaches 2-3 mm over the shaft",
-            "help": "So much of the shaft beside the head is left out of the axis.",
-        },
+    head_off_mm: float = setting(
+        4.0,
+        "mm",
+        (0.0, 10.0),
+        "engineering choice: the tulip's blur reaches 2-3 mm over the shaft",
+        "So much of the shaft beside the head is left out of the axis.",
     )
-    tip_off_mm: float = field(
-        default=8.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 15.0),
-            "source": "engineering choice: a pedicle screw's tip tapers over up to 8 mm",
-            "help": "So much of the shaft at the tip is left out of the axis.",
-        },
+    tip_off_mm: float = setting(
+        8.0,
+        "mm",
+        (0.0, 15.0),
+        "engineering choice: a pedicle screw's tip tapers over up to 8 mm",
+        "So much of the shaft at the tip is left out of the axis.",
     )
 
 

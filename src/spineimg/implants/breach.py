@@ -12,7 +12,7 @@ the outline on each side. Grades of 2 mm are usual for pedicle screws (Gertzbein
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from spineimg.geometry import FloatArray
 from spineimg.implants.model import Breach, Shaft
 from spineimg.notes import Note
+from spineimg.settings import setting
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -45,23 +46,19 @@ PEDICLE = ("medial pedicle", "lateral pedicle", "cranial pedicle", "caudal pedic
 class BreachSettings:
     """When a screw that leaves its vertebra is worth a note."""
 
-    note_mm: float = field(
-        default=2.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 6.0),
-            "source": "Gertzbein and Robbins 1990: below 2 mm is the grade that is accepted as safe",
-            "help": "A screw farther outside its vertebra gets a note; through endplate or pedicle it is a cut-out.",
-        },
+    note_mm: float = setting(
+        2.0,
+        "mm",
+        (0.5, 6.0),
+        "Gertzbein and Robbins 1990: below 2 mm is the grade that is accepted as safe",
+        "A screw farther outside its vertebra gets a note; through endplate or pedicle it is a cut-out.",
     )
-    rim_mm: float = field(
-        default=1.5,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 4.0),
-            "source": "engineering choice: the rims of a body overhang its waist by 5-10 % of its width",
-            "help": "So much farther a screw must leave a fitted wall, whose outline is that of mid-height.",
-        },
+    rim_mm: float = setting(
+        1.5,
+        "mm",
+        (0.0, 4.0),
+        "engineering choice: the rims of a body overhang its waist by 5-10 % of its width",
+        "So much farther a screw must leave a fitted wall, whose outline is that of mid-height.",
     )
 
 

@@ -8,7 +8,7 @@ follows from how far the profile stays below the scale's end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from spineimg.implants.metal_map import MetalMap, Windows
 from spineimg.implants.model import Gap
 from spineimg.implants.psf import FWHM_PER_SIGMA, Psf
 from spineimg.notes import Note
+from spineimg.settings import setting
 
 STEP_MM = 0.25
 """Distance of the places along an axis that are looked at."""
@@ -29,41 +30,33 @@ _BESIDE_MM = 4.0
 class BreakSettings:
     """When missing metal is a break."""
 
-    left_unclipped: float = field(
-        default=0.65,
-        metadata={
-            "unit": "of the metal's HU",
-            "range": (0.3, 0.9),
-            "source": "engineering choice: streaks change the core of a rod by up to 15 %",
-            "help": "Where metal shows its own HU, a core below this part of it is a gap.",
-        },
+    left_unclipped: float = setting(
+        0.65,
+        "of the metal's HU",
+        (0.3, 0.9),
+        "engineering choice: streaks change the core of a rod by up to 15 %",
+        "Where metal shows its own HU, a core below this part of it is a gap.",
     )
-    left_clipped: float = field(
-        default=0.93,
-        metadata={
-            "unit": "of the scale's end",
-            "range": (0.6, 0.99),
-            "source": "engineering choice: noise of 100 HU in metal stays above",
-            "help": "Where the scale ends below the metal, a core below this part of the end is a gap.",
-        },
+    left_clipped: float = setting(
+        0.93,
+        "of the scale's end",
+        (0.6, 0.99),
+        "engineering choice: noise of 100 HU in metal stays above",
+        "Where the scale ends below the metal, a core below this part of the end is a gap.",
     )
-    over_noise: float = field(
-        default=10.0,
-        metadata={
-            "unit": "SD",
-            "range": (3.0, 20.0),
-            "source": "simulated profiles: the brightest is 2-3 SD above the mean, noise 5 below; the SD is known to 20 %",
-            "help": "And so many SD of its own unrest along the axis below the brightest core nearby.",
-        },
+    over_noise: float = setting(
+        10.0,
+        "SD",
+        (3.0, 20.0),
+        "simulated profiles: the brightest is 2-3 SD above the mean, noise 5 below; the SD is known to 20 %",
+        "And so many SD of its own unrest along the axis below the brightest core nearby.",
     )
-    widest_mm: float = field(
-        default=10.0,
-        metadata={
-            "unit": "mm",
-            "range": (4.0, 20.0),
-            "source": "engineering choice: pieces of a broken rod stay near each other",
-            "help": "A wider gap lies between two implants.",
-        },
+    widest_mm: float = setting(
+        10.0,
+        "mm",
+        (4.0, 20.0),
+        "engineering choice: pieces of a broken rod stay near each other",
+        "A wider gap lies between two implants.",
     )
 
 

@@ -7,11 +7,12 @@ else the lower flank, the metal's HU assumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spineimg.geometry import FloatArray
+from spineimg.settings import setting
 
 _MIDDLE = (0.3, 0.7)
 _FLANK_FLOOR = 0.06
@@ -25,23 +26,19 @@ _CORE_PIECE_MM = 4.0
 class EdgeSettings:
     """What is known of metal beforehand."""
 
-    titanium_hu: float = field(
-        default=7000.0,
-        metadata={
-            "unit": "HU",
-            "range": (5000.0, 20000.0),
-            "source": "titanium at 120 kVp reads 6500-7140 HU (published measurements and a polychromatic simulation)",
-            "help": "HU of the metal where the scale ends below it.",
-        },
+    titanium_hu: float = setting(
+        7000.0,
+        "HU",
+        (5000.0, 20000.0),
+        "titanium at 120 kVp reads 6500-7140 HU (published measurements and a polychromatic simulation)",
+        "HU of the metal where the scale ends below it.",
     )
-    flank_hu: tuple[float, float] = field(
-        default=(1500.0, 2950.0),
-        metadata={
-            "unit": "HU",
-            "range": (1000.0, 3071.0),
-            "source": "engineering choice: above bone and its beam hardening, below the end of a 12-bit scale",
-            "help": "The part of the edge that is fitted where the scale ends below the metal.",
-        },
+    flank_hu: tuple[float, float] = setting(
+        (1500.0, 2950.0),
+        "HU",
+        (1000.0, 3071.0),
+        "engineering choice: above bone and its beam hardening, below the end of a 12-bit scale",
+        "The part of the edge that is fitted where the scale ends below the metal.",
     )
 
 

@@ -18,6 +18,7 @@ from scipy import fft
 
 from spineimg.geometry import FloatArray, Geometry, unit
 from spineimg.implants.profile import Blur
+from spineimg.settings import setting
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.intp]
@@ -29,41 +30,33 @@ _VIEWS_AT_ONCE = 10
 class HardeningSettings:
     """How finely metal is projected."""
 
-    lengths_mm: tuple[float, ...] = field(
-        default=(1.5, 5.0, 15.0),
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 50.0),
-            "source": "engineering choice: titanium of 3-50 mm, with saturation early and late",
-            "help": "Path lengths l of the basis 1 - exp(-L/l).",
-        },
+    lengths_mm: tuple[float, ...] = setting(
+        (1.5, 5.0, 15.0),
+        "mm",
+        (0.5, 50.0),
+        "engineering choice: titanium of 3-50 mm, with saturation early and late",
+        "Path lengths l of the basis 1 - exp(-L/l).",
     )
-    views: int = field(
-        default=180,
-        metadata={
-            "unit": "views over 180°",
-            "range": (60, 1440),
-            "source": "engineering choice: twice as many change the fitted width by less than 0.02 mm",
-            "help": "Number of directions.",
-        },
+    views: int = setting(
+        180,
+        "views over 180°",
+        (60, 1440),
+        "engineering choice: twice as many change the fitted width by less than 0.02 mm",
+        "Number of directions.",
     )
-    ray_mm: float = field(
-        default=0.2,
-        metadata={
-            "unit": "mm",
-            "range": (0.1, 1.0),
-            "source": "engineering choice: rays 0.4 mm apart miss the metal's edge by enough to paint 40 HU",
-            "help": "Distance between rays.",
-        },
+    ray_mm: float = setting(
+        0.2,
+        "mm",
+        (0.1, 1.0),
+        "engineering choice: rays 0.4 mm apart miss the metal's edge by enough to paint 40 HU",
+        "Distance between rays.",
     )
-    reach_mm: float = field(
-        default=75.0,
-        metadata={
-            "unit": "mm",
-            "range": (30.0, 250.0),
-            "source": "engineering choice: holds both screws and rods of a level",
-            "help": "Metal farther than this from the screw's middle is left out.",
-        },
+    reach_mm: float = setting(
+        75.0,
+        "mm",
+        (30.0, 250.0),
+        "engineering choice: holds both screws and rods of a level",
+        "Metal farther than this from the screw's middle is left out.",
     )
 
 

@@ -7,7 +7,7 @@ memory follows the amount of metal and not the size of the scan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.implants.model import Progress
 from spineimg.metal import MetalSettings
+from spineimg.settings import setting
 from spineimg.volume import CTVolume, HUArray
 
 IntArray = npt.NDArray[np.int64]
@@ -31,60 +32,48 @@ _NEIGHBOURS = np.array(
 class MapSettings:
     """What is metal, and how much of the slices around it is kept."""
 
-    room_mm: float = field(
-        default=14.0,
-        metadata={
-            "unit": "mm",
-            "range": (5.0, 40.0),
-            "source": "engineering choice: the halo and the bone around it are looked at up to 10 mm from a shaft",
-            "help": "So much of a slice is kept around its metal.",
-        },
+    room_mm: float = setting(
+        14.0,
+        "mm",
+        (5.0, 40.0),
+        "engineering choice: the halo and the bone around it are looked at up to 10 mm from a shaft",
+        "So much of a slice is kept around its metal.",
     )
-    plateau_part: float = field(
-        default=0.2,
-        metadata={
-            "unit": "",
-            "range": (0.02, 0.9),
-            "source": "engineering choice: half of a clipped screw's voxels lie at the end of the scale; metal that "
-            "shows its own HU spreads over hundreds",
-            "help": "The end of the scale is a value that so much of the brightest metal shares.",
-        },
+    plateau_part: float = setting(
+        0.2,
+        "",
+        (0.02, 0.9),
+        "engineering choice: half of a clipped screw's voxels lie at the end of the scale; metal that "
+        "shows its own HU spreads over hundreds",
+        "The end of the scale is a value that so much of the brightest metal shares.",
     )
-    dense_hu: float = field(
-        default=10000.0,
-        metadata={
-            "unit": "HU",
-            "range": (8500.0, 12000.0),
-            "source": "titanium reads 6300-8400 HU, steel and cobalt-chrome 12000-18000 HU: engineering choice between",
-            "help": "Where a quarter of the metal is brighter, it is dense, and the levels follow it.",
-        },
+    dense_hu: float = setting(
+        10000.0,
+        "HU",
+        (8500.0, 12000.0),
+        "titanium reads 6300-8400 HU, steel and cobalt-chrome 12000-18000 HU: engineering choice between",
+        "Where a quarter of the metal is brighter, it is dense, and the levels follow it.",
     )
-    of_dense: float = field(
-        default=0.35,
-        metadata={
-            "unit": "of the metal's HU",
-            "range": (0.2, 0.45),
-            "source": "engineering choice: streaks between two screws read up to 0.35, starved shafts 0.4",
-            "help": "A voxel at this part of dense metal's HU is metal.",
-        },
+    of_dense: float = setting(
+        0.35,
+        "of the metal's HU",
+        (0.2, 0.45),
+        "engineering choice: streaks between two screws read up to 0.35, starved shafts 0.4",
+        "A voxel at this part of dense metal's HU is metal.",
     )
-    most_dense_hu: float = field(
-        default=5000.0,
-        metadata={
-            "unit": "HU",
-            "range": (3000.0, 6000.0),
-            "source": "engineering choice: a titanium screw beside a cobalt-chrome rod stays metal",
-            "help": "The level of metal rises so far at most.",
-        },
+    most_dense_hu: float = setting(
+        5000.0,
+        "HU",
+        (3000.0, 6000.0),
+        "engineering choice: a titanium screw beside a cobalt-chrome rod stays metal",
+        "The level of metal rises so far at most.",
     )
-    most_voxels: int = field(
-        default=6_000_000,
-        metadata={
-            "unit": "voxels",
-            "range": (100_000, 50_000_000),
-            "source": "engineering choice: a hundred times the metal of a long construct",
-            "help": "A scan with more voxels above 2000 HU is not in HU, or not of a patient.",
-        },
+    most_voxels: int = setting(
+        6_000_000,
+        "voxels",
+        (100_000, 50_000_000),
+        "engineering choice: a hundred times the metal of a long construct",
+        "A scan with more voxels above 2000 HU is not in HU, or not of a patient.",
     )
 
 

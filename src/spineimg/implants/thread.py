@@ -8,12 +8,13 @@ trapezoids with crests of a fifth to a third of the pitch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from spineimg.geometry import FloatArray
+from spineimg.settings import setting
 
 _CREST = 1.25
 _SEEN_ERROR = 0.25
@@ -31,33 +32,27 @@ _STARTS = (-1, 1, -2, 2)
 class ThreadSettings:
     """When a thread is seen."""
 
-    least_explained: float = field(
-        default=0.12,
-        metadata={
-            "unit": "",
-            "range": (0.05, 0.5),
-            "source": "engineering choice: the best wave explains up to 0.07 of the residuals of a plain cylinder, and "
-            "0.4-0.8 of a thread's",
-            "help": "Part of the edge's residuals that the wave must explain.",
-        },
+    least_explained: float = setting(
+        0.12,
+        "",
+        (0.05, 0.5),
+        "engineering choice: the best wave explains up to 0.07 of the residuals of a plain cylinder, and "
+        "0.4-0.8 of a thread's",
+        "Part of the edge's residuals that the wave must explain.",
     )
-    least_transfer: float = field(
-        default=0.15,
-        metadata={
-            "unit": "",
-            "range": (0.05, 0.5),
-            "source": "engineering choice: below it noise is raised more than sevenfold",
-            "help": "Waves of which the blur leaves less are not looked for.",
-        },
+    least_transfer: float = setting(
+        0.15,
+        "",
+        (0.05, 0.5),
+        "engineering choice: below it noise is raised more than sevenfold",
+        "Waves of which the blur leaves less are not looked for.",
     )
-    least_mm: float = field(
-        default=0.08,
-        metadata={
-            "unit": "mm",
-            "range": (0.02, 0.5),
-            "source": "engineering choice: no screw has a thread of less than 0.15 mm",
-            "help": "A lower crest is no thread.",
-        },
+    least_mm: float = setting(
+        0.08,
+        "mm",
+        (0.02, 0.5),
+        "engineering choice: no screw has a thread of less than 0.15 mm",
+        "A lower crest is no thread.",
     )
 
 

@@ -7,13 +7,14 @@ head, a stem), empties (a free end) or the way turns sharply. Pieces of one line
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
 from spineimg.geometry import FloatArray
 from spineimg.implants.metal_map import MetalMap
+from spineimg.settings import setting
 
 _END_SPAN = 12
 _LEAN = 4
@@ -36,50 +37,36 @@ class End(StrEnum):
 class TubeSettings:
     """What counts as a tube. All engineering choices, made on pedicle screws of 4-8.5 mm and rods of 3.5-6.5 mm."""
 
-    cell_mm: float = field(
-        default=2.0,
-        metadata={
-            "unit": "mm",
-            "range": (1.0, 3.0),
-            "source": "engineering choice: fine beside the ball, coarse enough for large implants",
-            "help": "Side of the cells in which directions are looked for.",
-        },
+    cell_mm: float = setting(
+        2.0,
+        "mm",
+        (1.0, 3.0),
+        "engineering choice: fine beside the ball, coarse enough for large implants",
+        "Side of the cells in which directions are looked for.",
     )
-    ball_mm: float = field(
-        default=7.0,
-        metadata={
-            "unit": "mm",
-            "range": (4.0, 12.0),
-            "source": "engineering choice: a shaft is longer than the ball and thinner",
-            "help": "Radius of the ball in which metal must look like a line.",
-        },
+    ball_mm: float = setting(
+        7.0,
+        "mm",
+        (4.0, 12.0),
+        "engineering choice: a shaft is longer than the ball and thinner",
+        "Radius of the ball in which metal must look like a line.",
     )
-    thinness: float = field(
-        default=0.62,
-        metadata={
-            "unit": "",
-            "range": (0.3, 0.9),
-            "source": "engineering choice: 0.4-0.5 in a shaft, above 0.8 in a head",
-            "help": "Metal is a line where its second axis is at most this part of its first.",
-        },
+    thinness: float = setting(
+        0.62,
+        "",
+        (0.3, 0.9),
+        "engineering choice: 0.4-0.5 in a shaft, above 0.8 in a head",
+        "Metal is a line where its second axis is at most this part of its first.",
     )
-    widest_mm: float = field(
-        default=5.4,
-        metadata={
-            "unit": "mm",
-            "range": (4.0, 7.0),
-            "source": "engineering choice: an 8.5 mm screw with its blooming; a head has 6 mm",
-            "help": "A cross-section of a larger effective radius ends a tube.",
-        },
+    widest_mm: float = setting(
+        5.4,
+        "mm",
+        (4.0, 7.0),
+        "engineering choice: an 8.5 mm screw with its blooming; a head has 6 mm",
+        "A cross-section of a larger effective radius ends a tube.",
     )
-    shortest_mm: float = field(
-        default=5.0,
-        metadata={
-            "unit": "mm",
-            "range": (2.0, 15.0),
-            "source": "engineering choice: a rod between two cervical heads",
-            "help": "Shorter tubes are dropped.",
-        },
+    shortest_mm: float = setting(
+        5.0, "mm", (2.0, 15.0), "engineering choice: a rod between two cervical heads", "Shorter tubes are dropped."
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from spineimg.pacs.model import PacsError
 from spineimg.pipeline import PLANES, assess
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.rois import RoiSet
+from spineimg.settings import setting
 from spineimg.volume import HUArray, Verdict
 
 _NATIVE = "1.2.840.10008.1.2.1"
@@ -40,14 +41,12 @@ Fetch = Callable[[Sequence[str]], None]
 class NeededSettings:
     """How much is fetched around the slices that a measurement reads."""
 
-    margin_slices: int = field(
-        default=4,
-        metadata={
-            "unit": "slices",
-            "range": (4, 100),
-            "source": "engineering choice: four equal steps in a row make a stretch whose spacing is known",
-            "help": "Slices fetched beyond those that are read, on either side; four times as many at each new try.",
-        },
+    margin_slices: int = setting(
+        4,
+        "slices",
+        (4, 100),
+        "engineering choice: four equal steps in a row make a stretch whose spacing is known",
+        "Slices fetched beyond those that are read, on either side; four times as many at each new try.",
     )
 
 

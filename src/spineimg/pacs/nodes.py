@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from spineimg.pacs.model import PacsError
+from spineimg.settings import setting
 
 _SECRETS = {"user", "username", "password", "passwd", "token", "secret", "credentials", "api_key"}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -22,14 +23,12 @@ _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
 def _timeout() -> Any:
-    return field(
-        default=30.0,
-        metadata={
-            "unit": "s",
-            "range": (0.5, 600.0),
-            "source": "engineering choice: a PACS that fetches from tape answers later, a broken one never",
-            "help": "Longest wait for a connection, for an answer, and for the next bytes of it.",
-        },
+    return setting(
+        30.0,
+        "s",
+        (0.5, 600.0),
+        "engineering choice: a PACS that fetches from tape answers later, a broken one never",
+        "Longest wait for a connection, for an answer, and for the next bytes of it.",
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray, Geometry
-from spineimg.phantom.fields import number
 from spineimg.phantom.imaging import Imaging
 from spineimg.phantom.implant_truth import BoneTest, rod_json, screw_json
 from spineimg.phantom.implants import (
@@ -30,6 +29,7 @@ from spineimg.phantom.painting import Painted, painted_slices
 from spineimg.phantom.parts import Part, uniform
 from spineimg.phantom.projection import Beam, EllipticBody
 from spineimg.phantom.samples import Field, Mask
+from spineimg.settings import setting
 from spineimg.volume import ArraySource, CTVolume
 
 _BODY_HU = -300.0
@@ -62,11 +62,11 @@ class HybridSettings:
 
     beam: Beam = field(default_factory=Beam)
     material: str = "titanium"
-    psf_fwhm_mm: float = number(1.0, "mm", (0.4, 2), "soft kernel 0.7-1.0 mm", "in-plane blur of the CT")
+    psf_fwhm_mm: float = setting(1.0, "mm", (0.4, 2), "soft kernel 0.7-1.0 mm", "in-plane blur of the CT")
     thickness_mm: float | None = None
     """Slice profile; None: what the header says, else the slice spacing."""
-    noise_sd_hu: float = number(15.0, "HU", (0, 100), "10-30 HU", "noise of the CT, for the dose behind metal")
-    bone_hu: float = number(80.0, "HU", (0, 300), "engineering choice", "from here on tissue around a screw is bone")
+    noise_sd_hu: float = setting(15.0, "HU", (0, 100), "10-30 HU", "noise of the CT, for the dose behind metal")
+    bone_hu: float = setting(80.0, "HU", (0, 300), "engineering choice", "from here on tissue around a screw is bone")
     clip_hu: float | None = 3071.0
     """Largest HU that is stored; None for an extended scale."""
     sharpen: float = 0.0

@@ -9,8 +9,8 @@ import numpy as np
 
 from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray, Geometry
-from spineimg.phantom.fields import number
 from spineimg.phantom.samples import Field, Planes
+from spineimg.settings import setting
 
 _FWHM = 2.3548200450309493
 
@@ -21,23 +21,23 @@ class Imaging:
 
     size: tuple[int, int] = (256, 256)
     """Rows, columns."""
-    pixel_mm: float = number(0.7, "mm", (0.1, 3), "usual spine CT", "distance of neighbouring columns")
+    pixel_mm: float = setting(0.7, "mm", (0.1, 3), "usual spine CT", "distance of neighbouring columns")
     row_mm: float | None = None
     """Distance of neighbouring rows; None: as `pixel_mm`."""
-    spacing_mm: float = number(1.0, "mm", (0.2, 10), "usual spine CT", "distance of slices along the table")
-    thickness_mm: float = number(1.25, "mm", (0.2, 10), "engineering choice: wider than the spacing", "slice profile")
-    ramp_mm: float = number(0.3, "mm", (0, 3), "engineering choice", "width of the profile's sloping flanks; 0: rect")
-    psf_fwhm_mm: float = number(0.8, "mm", (0.4, 2), "soft kernel 0.7-1.0 mm", "in-plane blur, Gaussian")
-    noise_sd_hu: float = number(12.0, "HU", (0, 100), "10-30 HU", "SD of the noise in one voxel")
+    spacing_mm: float = setting(1.0, "mm", (0.2, 10), "usual spine CT", "distance of slices along the table")
+    thickness_mm: float = setting(1.25, "mm", (0.2, 10), "engineering choice: wider than the spacing", "slice profile")
+    ramp_mm: float = setting(0.3, "mm", (0, 3), "engineering choice", "width of the profile's sloping flanks; 0: rect")
+    psf_fwhm_mm: float = setting(0.8, "mm", (0.4, 2), "soft kernel 0.7-1.0 mm", "in-plane blur, Gaussian")
+    noise_sd_hu: float = setting(12.0, "HU", (0, 100), "10-30 HU", "SD of the noise in one voxel")
     position: str = "HFS"
     """PatientPosition: HFS, HFP, FFS or FFP."""
-    tilt_deg: float = number(0.0, "deg", (-30, 30), "gantry range", "gantry tilt: a sheared lattice")
+    tilt_deg: float = setting(0.0, "deg", (-30, 30), "gantry range", "gantry tilt: a sheared lattice")
     oblique_deg: tuple[float, float] = (0.0, 0.0)
     """Turn of the whole lattice about the patient's left and posterior axes."""
-    margin_mm: float = number(12.0, "mm", (-40, 60), "engineering choice", "scan beyond the covered bodies")
+    margin_mm: float = setting(12.0, "mm", (-40, 60), "engineering choice", "scan beyond the covered bodies")
     offset_mm: tuple[float, float] = (0.0, 22.0)
     """Middle of the field of view from the middle of the bodies, left and posterior mm."""
-    kvp: float = number(120.0, "kV", (70, 150), "usual", "tube voltage")
+    kvp: float = setting(120.0, "kV", (70, 150), "usual", "tube voltage")
     kernel: str = "B30f"
     contrast_agent: str | None = None
     metal_artifact_reduction: bool = False

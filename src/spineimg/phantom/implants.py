@@ -12,9 +12,9 @@ import numpy as np
 
 from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray, unit
-from spineimg.phantom.fields import number
 from spineimg.phantom.parts import Part, Shape, Strut, uniform
 from spineimg.phantom.samples import Field, Samples, joined
+from spineimg.settings import setting
 
 _FAR_MM = np.float32(50.0)
 TIP_MM = 5.0
@@ -38,13 +38,13 @@ class Lucency:
     between: first and last depth as parts of the shaft's length.
     """
 
-    width_mm: float = number(0.0, "mm", (0, 5), "typically 1-3 mm", "largest width")
+    width_mm: float = setting(0.0, "mm", (0, 5), "typically 1-3 mm", "largest width")
     form: HaloForm = "uniform"
     between: tuple[float, float] = (0.0, 1.0)
     facing_deg: float = 90.0
-    hu: float = number(40.0, "HU", (0, 80), "30-50 fibrous tissue", "HU of the zone")
-    rim_mm: float = number(0.0, "mm", (0, 2), "0.5-1 mm", "sclerotic rim around the zone")
-    rim_hu: float = number(500.0, "HU", (200, 900), "400-600", "HU of the rim")
+    hu: float = setting(40.0, "HU", (0, 80), "30-50 fibrous tissue", "HU of the zone")
+    rim_mm: float = setting(0.0, "mm", (0, 2), "0.5-1 mm", "sclerotic rim around the zone")
+    rim_hu: float = setting(500.0, "HU", (200, 900), "400-600", "HU of the rim")
 
     def width(self, depth: Field, angle: Field, length: float) -> Field:
         """Width at depths (mm from the head) and angles (radians from the patient's left)."""
@@ -254,8 +254,8 @@ class ScrewSpec:
     side: str
     diameter_mm: float | None = None
     length_mm: float | None = None
-    thread_mm: float = number(0.7, "mm", (0, 1.2), "0.6-1.0", "depth of the thread; 0: a plain cylinder")
-    pitch_mm: float = number(2.75, "mm", (1.5, 4), "2.5-3", "distance of the turns")
+    thread_mm: float = setting(0.7, "mm", (0, 1.2), "0.6-1.0", "depth of the thread; 0: a plain cylinder")
+    pitch_mm: float = setting(2.75, "mm", (1.5, 4), "2.5-3", "distance of the turns")
     lucency: Lucency = field(default_factory=Lucency)
     aim_deg: tuple[float, float] = (0.0, 0.0)
     gap_mm: float = 0.0

@@ -10,7 +10,6 @@ import numpy as np
 from spineimg.errors import SpineImgError
 from spineimg.geometry import Geometry, unit
 from spineimg.phantom.assembly import pedicle_axis
-from spineimg.phantom.fields import number
 from spineimg.phantom.imaging import Imaging
 from spineimg.phantom.implants import (
     PlacedRod,
@@ -28,6 +27,7 @@ from spineimg.phantom.metalimage import Blur, MetalScene
 from spineimg.phantom.parts import Part, Shape, uniform
 from spineimg.phantom.projection import Beam, EllipticBody
 from spineimg.phantom.spine import SpineSpec, Vertebra
+from spineimg.settings import setting
 
 _DOWN_DEG = -6.0
 """Screws run from the pedicle, which is in the upper half, towards the middle of the body."""
@@ -41,7 +41,7 @@ class PostopSpec:
     rods: tuple[RodSpec, ...] = (RodSpec("left"), RodSpec("right"))
     material: str = "titanium"
     beam: Beam = field(default_factory=Beam)
-    sharpen: float = number(0.0, "1", (0, 0.6), "0.2-0.4 strong", "gain of an unsharp mask: a sharp kernel")
+    sharpen: float = setting(0.0, "1", (0, 0.6), "0.2-0.4 strong", "gain of an unsharp mask: a sharp kernel")
     reduction: bool = False
     """Artefact reduction: rays through metal are made up from their neighbours and a soft prior image."""
     trunk_mm: tuple[float, float] = (170.0, 110.0)

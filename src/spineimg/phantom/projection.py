@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray
-from spineimg.phantom.fields import number
 from spineimg.phantom.samples import Field
 from spineimg.phantom.spectrum import attenuation, spectrum
+from spineimg.settings import setting
 
 _OVER = 2
 """Rays to a detector bin: their intensities are averaged, as a detector does."""
@@ -39,21 +39,21 @@ class Beam:
     fan: bool = False
     views: int = 720
     """Parallel views in half a turn; a fan has twice as many in a whole turn."""
-    bin_mm: float = number(0.3, "mm", (0.1, 1), "0.5-0.6 mm with a flying focus", "detector bin at the isocentre")
-    source_mm: float = number(570.0, "mm", (400, 700), "usual 540-600", "focus to isocentre, for a fan")
-    scatter: float = number(
+    bin_mm: float = setting(0.3, "mm", (0.1, 1), "0.5-0.6 mm with a flying focus", "detector bin at the isocentre")
+    source_mm: float = setting(570.0, "mm", (400, 700), "usual 540-600", "focus to isocentre, for a fan")
+    scatter: float = setting(
         0.0, "1", (0, 0.1), "engineering choice: below 0.003", "uncorrected scatter over primary behind the body"
     )
-    hardening: float = number(
+    hardening: float = setting(
         0.6,
         "1",
         (0, 1),
         "brings streaks to the published -600 to -850 HU; 1: water correction only",
         "part of the metal's beam hardening that the scanner's own correction leaves",
     )
-    calm_quanta: float = number(30.0, "quanta", (0, 1e4), "adaptive filter, Hsieh 1998", "weaker signals are smoothed")
-    electronic_sd: float = number(10.0, "quanta", (0, 100), "evidence: 10 e", "SD of the electronic noise in a bin")
-    floor: float = number(1.0, "quanta", (0.1, 10), "engineering choice", "least signal that is believed")
+    calm_quanta: float = setting(30.0, "quanta", (0, 1e4), "adaptive filter, Hsieh 1998", "weaker signals are smoothed")
+    electronic_sd: float = setting(10.0, "quanta", (0, 100), "evidence: 10 e", "SD of the electronic noise in a bin")
+    floor: float = setting(1.0, "quanta", (0.1, 10), "engineering choice", "least signal that is believed")
 
     def __post_init__(self) -> None:
         if self.views < 90:

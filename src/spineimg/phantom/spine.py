@@ -11,9 +11,9 @@ import numpy as np
 from spineimg.anatomy import LEVELS, order, parse_level
 from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray, unit
-from spineimg.phantom.fields import number
 from spineimg.phantom.parts import Body, Endplate, Outline
 from spineimg.phantom.samples import Field, Frame
+from spineimg.settings import setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +100,26 @@ class SpineSpec:
     levels: tuple[str, ...]
     changes: Mapping[str, Change] = field(default_factory=dict)
     seed: int = 0
-    l1_hu: float = number(127.0, "HU", (0, 400), "Lee 2024: cutoff 127.273", "trabecular HU of L1; others follow")
-    size: float = number(1.0, "1", (0.8, 1.2), "engineering choice: small to tall adults", "scale of all lengths")
-    lordosis: float = number(1.0, "1", (0.0, 1.8), "engineering choice: 1 is about 50°", "scale of the lumbar curve")
-    kyphosis: float = number(1.0, "1", (0.0, 2.0), "engineering choice: 1 is about 30°", "scale of the thoracic curve")
-    scoliosis_deg: float = number(0.0, "deg", (-40, 40), "Cobb angle is twice this", "largest tilt to the side")
-    rotation_deg: float = number(0.0, "deg", (-30, 30), "engineering choice", "axial rotation at the apex")
-    variation: float = number(0.12, "1", (0, 0.3), "engineering choice: 10-15 %", "SD of the texture over the mean")
-    correlation_mm: float = number(4.0, "mm", (2, 8), "engineering choice: 3-5 mm", "correlation length of the texture")
+    l1_hu: float = setting(127.0, "HU", (0, 400), "Lee 2024: cutoff 127.273", "trabecular HU of L1; others follow")
+    size: float = setting(1.0, "1", (0.8, 1.2), "engineering choice: small to tall adults", "scale of all lengths")
+    lordosis: float = setting(1.0, "1", (0.0, 1.8), "engineering choice: 1 is about 50°", "scale of the lumbar curve")
+    kyphosis: float = setting(1.0, "1", (0.0, 2.0), "engineering choice: 1 is about 30°", "scale of the thoracic curve")
+    scoliosis_deg: float = setting(0.0, "deg", (-40, 40), "Cobb angle is twice this", "largest tilt to the side")
+    rotation_deg: float = setting(0.0, "deg", (-30, 30), "engineering choice", "axial rotation at the apex")
+    variation: float = setting(0.12, "1", (0, 0.3), "engineering choice: 10-15 %", "SD of the texture over the mean")
+    correlation_mm: float = setting(
+        4.0, "mm", (2, 8), "engineering choice: 3-5 mm", "correlation length of the texture"
+    )
     concavity_mm: tuple[float, float] = (1.5, 3.0)
     """Range of concavity of a lumbar endplate, drawn for each one; lower bodies have less."""
-    endplate_tilt_deg: float = number(1.0, "deg", (0, 5), "engineering choice", "SD of each endplate's own tilt")
-    waist: float = number(0.88, "1", (0.7, 1.0), "textbook", "width at mid-height over width at the rim")
+    endplate_tilt_deg: float = setting(1.0, "deg", (0, 5), "engineering choice", "SD of each endplate's own tilt")
+    waist: float = setting(0.88, "1", (0.7, 1.0), "textbook", "width at mid-height over width at the rim")
     vein: bool = True
-    aorta_hu: float = number(40.0, "HU", (20, 500), "40 plain, 150 portal, 300 arterial", "HU of the aorta")
-    aorta_gap_mm: float = number(2.0, "mm", (0, 20), "engineering choice", "space between aorta and body")
+    aorta_hu: float = setting(40.0, "HU", (20, 500), "40 plain, 150 portal, 300 arterial", "HU of the aorta")
+    aorta_gap_mm: float = setting(2.0, "mm", (0, 20), "engineering choice", "space between aorta and body")
     origin_lps_mm: tuple[float, float, float] = (6.4, -121.5, 312.7)
     """Where the middle of the bodies lies: away from zero, so that a lost origin shows."""
-    disc_hu: float = number(85.0, "HU", (40, 130), "70-100", "HU of the discs")
+    disc_hu: float = setting(85.0, "HU", (40, 130), "70-100", "HU of the discs")
 
     def __post_init__(self) -> None:
         known = [level for level in LEVELS if level in DIMENSIONS]

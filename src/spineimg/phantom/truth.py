@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from spineimg.phantom.postop import PostopSpec
 from spineimg.phantom.samples import Frame, Points
 from spineimg.phantom.spine import Vertebra, rim_points
 from spineimg.rois import POSITIONS, Ellipse, RoiSet, VertebraRoi
+from spineimg.settings import setting
 
 TRUTH_SCHEMA = "spineimg.truth/1"
 _CENTRAL = 0.7
@@ -105,31 +106,17 @@ def _meet(point: FloatArray, direction: FloatArray, plane: PlaneTruth) -> FloatA
 class Placement:
     """How far ROIs keep from what is not trabecular bone."""
 
-    wall_mm: float = field(
-        default=3.0,
-        metadata={"unit": "mm", "range": (1, 8), "source": "spill-in of the shell", "help": "from the wall"},
+    wall_mm: float = setting(3.0, "mm", (1, 8), "spill-in of the shell", "from the wall")
+    endplate_mm: float = setting(
+        4.3,
+        "mm",
+        (2, 10),
+        "engineering choice: with 0.6 slice spacings the least that reads without bias",
+        "from the endplate plane, plus 0.6 slice spacings",
     )
-    endplate_mm: float = field(
-        default=4.3,
-        metadata={
-            "unit": "mm",
-            "range": (2, 10),
-            "source": "engineering choice: with 0.6 slice spacings the least that reads without bias",
-            "help": "from the endplate plane, plus 0.6 slice spacings",
-        },
-    )
-    low_body_mm: float = field(
-        default=16.0,
-        metadata={"unit": "mm", "range": (8, 30), "source": "engineering choice", "help": "use quartiles below"},
-    )
-    width_fraction: float = field(
-        default=0.66,
-        metadata={"unit": "1", "range": (0.3, 0.8), "source": "0.6-0.7", "help": "of width and depth, at most"},
-    )
-    vein_mm: float = field(
-        default=1.5,
-        metadata={"unit": "mm", "range": (0, 5), "source": "engineering choice", "help": "from vein and lesions"},
-    )
+    low_body_mm: float = setting(16.0, "mm", (8, 30), "engineering choice", "use quartiles below")
+    width_fraction: float = setting(0.66, "1", (0.3, 0.8), "0.6-0.7", "of width and depth, at most")
+    vein_mm: float = setting(1.5, "mm", (0, 5), "engineering choice", "from vein and lesions")
 
 
 def ellipses(

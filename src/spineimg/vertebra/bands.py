@@ -13,24 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from spineimg.geometry import FloatArray
+from spineimg.settings import setting
 from spineimg.vertebra.body import FittedBody, Scene, assembled
 from spineimg.vertebra.chain import Disc, Face
 from spineimg.vertebra.column import Column
 from spineimg.vertebra.crop import Crop
 from spineimg.vertebra.endplate_model import LocalFrame, Start
 from spineimg.vertebra.endplates import EndplateFit
-from spineimg.vertebra.setting import setting
 
 
 @dataclass(frozen=True, slots=True)
 class BandSettings:
     """When a dozen readings are an endplate."""
 
-    contrast_hu: float = setting(50.0, "HU", 20, 300, "engineering choice", "least rise from the body to the band")
-    used: float = setting(0.7, "1", 0.3, 1, "engineering choice", "least part of the readings that agree")
-    residual_mm: float = setting(1.2, "mm", 0.2, 3, "0.1-0.9 on phantoms, bridged or not", "largest scatter of these")
-    tilt_sd_deg: float = setting(4.0, "degree", 1, 10, "engineering choice", "SD of the tilt against the column's")
-    certain_deg: float = setting(3.0, "degree", 1, 10, "as TrustSettings", "largest standard error of the tilt")
+    contrast_hu: float = setting(50.0, "HU", (20, 300), "engineering choice", "least rise from the body to the band")
+    used: float = setting(0.7, "1", (0.3, 1), "engineering choice", "least part of the readings that agree")
+    residual_mm: float = setting(1.2, "mm", (0.2, 3), "0.1-0.9 on phantoms, bridged or not", "largest scatter of these")
+    tilt_sd_deg: float = setting(4.0, "degree", (1, 10), "engineering choice", "SD of the tilt against the column's")
+    certain_deg: float = setting(3.0, "degree", (1, 10), "as TrustSettings", "largest standard error of the tilt")
 
 
 _REACH = 0.75

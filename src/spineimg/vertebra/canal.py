@@ -7,11 +7,12 @@ of the crop, by dynamic programming; a single slice between two laminae needs no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from spineimg.geometry import FloatArray
+from spineimg.settings import setting
 from spineimg.vertebra.crop import Crop, Field
 
 
@@ -19,41 +20,29 @@ from spineimg.vertebra.crop import Crop, Field
 class CanalSettings:
     """What a canal looks like and where it lies behind a click in the central half of a body."""
 
-    disc_radius_mm: float = field(
-        default=5.0,
-        metadata={
-            "unit": "mm",
-            "range": (3.0, 7.0),
-            "source": "canal 15-20 mm deep, 16-27 mm wide",
-            "help": "Radius of the dark middle.",
-        },
+    disc_radius_mm: float = setting(
+        5.0, "mm", (3.0, 7.0), "canal 15-20 mm deep, 16-27 mm wide", "Radius of the dark middle."
     )
-    ring_mm: tuple[float, float] = field(
-        default=(7.5, 16.0),
-        metadata={
-            "unit": "mm",
-            "range": (5.0, 20.0),
-            "source": "canal 15-20 mm deep, 16-27 mm wide",
-            "help": "Inner and outer radius of the ring where bone is looked for.",
-        },
+    ring_mm: tuple[float, float] = setting(
+        (7.5, 16.0),
+        "mm",
+        (5.0, 20.0),
+        "canal 15-20 mm deep, 16-27 mm wide",
+        "Inner and outer radius of the ring where bone is looked for.",
     )
-    behind_mm: tuple[float, float] = field(
-        default=(10.0, 44.0),
-        metadata={
-            "unit": "mm",
-            "range": (5.0, 60.0),
-            "source": "half of 18-36 mm depth, a quarter of it more or less, half a canal; 30 degrees of lean",
-            "help": "How far behind the click the canal's middle may lie.",
-        },
+    behind_mm: tuple[float, float] = setting(
+        (10.0, 44.0),
+        "mm",
+        (5.0, 60.0),
+        "half of 18-36 mm depth, a quarter of it more or less, half a canal; 30 degrees of lean",
+        "How far behind the click the canal's middle may lie.",
     )
-    aside_mm: float = field(
-        default=18.0,
-        metadata={
-            "unit": "mm",
-            "range": (10.0, 30.0),
-            "source": "a quarter of 50 mm width, and 15 degrees of rotation",
-            "help": "How far to the side of the click it may lie.",
-        },
+    aside_mm: float = setting(
+        18.0,
+        "mm",
+        (10.0, 30.0),
+        "a quarter of 50 mm width, and 15 degrees of rotation",
+        "How far to the side of the click it may lie.",
     )
 
 

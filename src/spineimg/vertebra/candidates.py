@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from spineimg.settings import setting
 from spineimg.vertebra.body import BodyNotFoundError, BodySettings, FittedBody, Scene, fit_between
 from spineimg.vertebra.chain import Chain, Disc, Zone
 from spineimg.vertebra.column import Column
-from spineimg.vertebra.setting import setting
 from spineimg.vertebra.trust import doubt
 from spineimg.vertebra.walls import Outline
 from spineimg.volume import CTVolume
@@ -23,71 +23,79 @@ class SpineSettings:
 
     body: BodySettings = field(default_factory=BodySettings)
     reach_mm: float = setting(
-        700.0, "mm", 100, 900, "a spine from atlas to sacrum: up to 650 mm", "how far from the seed to feet and head"
+        700.0, "mm", (100, 900), "a spine from atlas to sacrum: up to 650 mm", "how far from the seed to feet and head"
     )
     held_tilt_deg: float = setting(
-        2.0, "degree", 0.5, 6, "engineering choice", "SD of endplates' tilt against the neighbours' where it is unclear"
+        2.0,
+        "degree",
+        (0.5, 6),
+        "engineering choice",
+        "SD of endplates' tilt against the neighbours' where it is unclear",
     )
     held_height_mm: float = setting(
-        0.8, "mm", 0.3, 3, "engineering choice", "SD of endplates' place against the discs of the chain, where unclear"
+        0.8,
+        "mm",
+        (0.3, 3),
+        "engineering choice",
+        "SD of endplates' place against the discs of the chain, where unclear",
     )
     held_move_mm: float = setting(
-        4.0, "mm", 1, 10, "as TrustSettings.move_mm", "and how far it may end from the disc of the chain"
+        4.0, "mm", (1, 10), "as TrustSettings.move_mm", "and how far it may end from the disc of the chain"
     )
     held_bone_hu: float = setting(
         130.0,
         "HU",
-        30,
-        500,
+        (30, 500),
         "engineering choice: 92 HU at most in right ones on phantoms, a wrong one in an ossified column 186",
         "largest difference of the bone at its two endplates",
     )
     held_loss: float = setting(
         0.12,
         "1",
-        0.02,
-        0.5,
+        (0.02, 0.5),
         "engineering choice: 0.05 in right ones on phantoms, 0.11 on scans, 0.22 in a wedge fracture held straight",
         "holding an endplate of certain tilt to the neighbours' way may lose so much of the explained variation",
     )
     held_oddities: int = setting(
-        3, "", 0, 10, "engineering choice: a bridged disc at either side", "most odd numbers of its endplate fits"
+        3, "", (0, 10), "engineering choice: a bridged disc at either side", "most odd numbers of its endplate fits"
     )
     size: float = setting(
-        0.2, "1", 0.05, 0.5, "neighbours differ by up to 15 %", "largest difference from the neighbours' size"
+        0.2, "1", (0.05, 0.5), "neighbours differ by up to 15 %", "largest difference from the neighbours' size"
     )
     turn_deg: float = setting(
-        12.0, "degree", 5, 30, "engineering choice", "largest angle between a body's axis and its neighbours'"
+        12.0, "degree", (5, 30), "engineering choice", "largest angle between a body's axis and its neighbours'"
     )
     wedge_deg: float = setting(
-        13.0, "degree", 5, 30, "L5 is wedged by 5-12 degrees more than L4", "largest difference of wedge from theirs"
+        13.0, "degree", (5, 30), "L5 is wedged by 5-12 degrees more than L4", "largest difference of wedge from theirs"
     )
     overlap_mm: float = setting(
-        1.5, "mm", 0, 3, "engineering choice", "endplates of neighbours may cross by so much, no more"
+        1.5, "mm", (0, 3), "engineering choice", "endplates of neighbours may cross by so much, no more"
     )
     held_quality: float = setting(
-        0.62, "1", 0, 1, "engineering choice", "least quality of a body that its neighbours speak for"
+        0.62, "1", (0, 1), "engineering choice", "least quality of a body that its neighbours speak for"
     )
-    held_wall: float = setting(0.55, "1", 0, 1, "engineering choice", "and least support of its wall")
+    held_wall: float = setting(0.55, "1", (0, 1), "engineering choice", "and least support of its wall")
     bands_move_mm: float = setting(
-        6.0, "mm", 1, 10, "engineering choice: half a high disc", "and how far bands may lie from the disc of the chain"
+        6.0,
+        "mm",
+        (1, 10),
+        "engineering choice: half a high disc",
+        "and how far bands may lie from the disc of the chain",
     )
     bands_mm: float = setting(
         4.0,
         "mm",
-        0,
-        5,
+        (0, 5),
         "measured on phantoms: 98 % of tilts within 8 degrees at 3 mm, 12 at 4.8 mm",
         "with thicker slices no body is read from the bands of ossified discs",
     )
     lowest_wedge_deg: float = setting(
-        0.0, "degree", -10, 15, "L5 is higher in front by 5-20 degrees", "largest wedge of the body on the sacrum"
+        0.0, "degree", (-10, 15), "L5 is higher in front by 5-20 degrees", "largest wedge of the body on the sacrum"
     )
     wings: float = setting(
         0.3,
         "1",
-        0.1,
-        0.9,
+        (0.1, 0.9),
         "measured: 0.0-0.15 beside L5",
         "part of bone at either side of the body from which on it is the sacrum",
     )

@@ -9,12 +9,13 @@ height that goes with the outline's area. So a missed or a false disc would cost
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from spineimg.geometry import FloatArray
+from spineimg.settings import setting
 from spineimg.vertebra.column import Column
 from spineimg.vertebra.crop import Crop
 from spineimg.vertebra.walls import Outline
@@ -24,68 +25,50 @@ from spineimg.vertebra.walls import Outline
 class ChainSettings:
     """What bodies and discs measure, relative to the root of the outline's area."""
 
-    height: tuple[float, float, float] = field(
-        default=(0.48, 0.66, 0.86),
-        metadata={
-            "unit": "1",
-            "range": (0.3, 1.2),
-            "source": "real bodies 0.55-0.75 between the endplates' middles; Panjabi's rims 0.63-0.75",
-            "help": "Least, usual and largest height of a body over the root of its area.",
-        },
+    height: tuple[float, float, float] = setting(
+        (0.48, 0.66, 0.86),
+        "1",
+        (0.3, 1.2),
+        "real bodies 0.55-0.75 between the endplates' middles; Panjabi's rims 0.63-0.75",
+        "Least, usual and largest height of a body over the root of its area.",
     )
-    height_sd: float = field(
-        default=0.12,
-        metadata={
-            "unit": "fraction",
-            "range": (0.05, 0.3),
-            "source": "neighbours differ by up to 15 %, fractured ones by more",
-            "help": "Usual deviation of one body's height from its neighbours'.",
-        },
+    height_sd: float = setting(
+        0.12,
+        "fraction",
+        (0.05, 0.3),
+        "neighbours differ by up to 15 %, fractured ones by more",
+        "Usual deviation of one body's height from its neighbours'.",
     )
-    disc_mm: tuple[float, float] = field(
-        default=(2.0, 15.0),
-        metadata={
-            "unit": "mm",
-            "range": (1.0, 20.0),
-            "source": "discs 4-6 mm (thoracic), 8-11 mm (lumbar), narrowed to 2 mm",
-            "help": "Least and largest height of a disc.",
-        },
+    disc_mm: tuple[float, float] = setting(
+        (2.0, 15.0),
+        "mm",
+        (1.0, 20.0),
+        "discs 4-6 mm (thoracic), 8-11 mm (lumbar), narrowed to 2 mm",
+        "Least and largest height of a disc.",
     )
-    pedicle: float = field(
-        default=2.5,
-        metadata={
-            "unit": "1",
-            "range": (0.0, 5.0),
-            "source": "engineering choice: pedicles leave the upper half of a body, foramina lie below",
-            "help": "Weight of bone beside the canal at the upper half of a body, and of none below.",
-        },
+    pedicle: float = setting(
+        2.5,
+        "1",
+        (0.0, 5.0),
+        "engineering choice: pedicles leave the upper half of a body, foramina lie below",
+        "Weight of bone beside the canal at the upper half of a body, and of none below.",
     )
-    skipped: float = field(
-        default=0.6,
-        metadata={
-            "unit": "1/mm",
-            "range": (0.0, 2.0),
-            "source": "engineering choice",
-            "help": "Cost of each mm of a body that looks like an endplate.",
-        },
+    skipped: float = setting(
+        0.6, "1/mm", (0.0, 2.0), "engineering choice", "Cost of each mm of a body that looks like an endplate."
     )
-    drift: float = field(
-        default=0.5,
-        metadata={
-            "unit": "1",
-            "range": (0.0, 5.0),
-            "source": "engineering choice: height over the root of the area falls from 0.77 (T4) to 0.64 (L5), Panjabi",
-            "help": "Cost of a body that is one step (5 %) higher or lower for its area than the one below it.",
-        },
+    drift: float = setting(
+        0.5,
+        "1",
+        (0.0, 5.0),
+        "engineering choice: height over the root of the area falls from 0.77 (T4) to 0.64 (L5), Panjabi",
+        "Cost of a body that is one step (5 %) higher or lower for its area than the one below it.",
     )
-    least_score: float = field(
-        default=1.2,
-        metadata={
-            "unit": "1",
-            "range": (0.0, 4.0),
-            "source": "engineering choice: a disc scores up to 4.5, a place inside a body 0-1",
-            "help": "What a disc must score to be worth having.",
-        },
+    least_score: float = setting(
+        1.2,
+        "1",
+        (0.0, 4.0),
+        "engineering choice: a disc scores up to 4.5, a place inside a body 0-1",
+        "What a disc must score to be worth having.",
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.rois import Ellipse
+from spineimg.settings import setting
 from spineimg.vertebra.body import Body, BodyNotFoundError, BodySettings, find_body
 from spineimg.vertebra.candidates import SOFT_CODES, SpineSettings
 from spineimg.vertebra.placement import PlacementError, PlacementSettings, place_rois
@@ -20,51 +21,41 @@ _NEAR_LEVELS = 3
 class ClickSettings:
     """When a click is answered, and the settings of what answers it."""
 
-    max_step_mm: float = field(
-        default=5.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 5.0),
-            "source": "measured on phantoms up to 4.8 mm (docs/body.md)",
-            "help": "With slices farther apart or thicker no body is looked for.",
-        },
+    max_step_mm: float = setting(
+        5.0,
+        "mm",
+        (0.5, 5.0),
+        "measured on phantoms up to 4.8 mm (docs/body.md)",
+        "With slices farther apart or thicker no body is looked for.",
     )
-    witness_mm: float = field(
-        default=150.0,
-        metadata={
-            "unit": "mm",
-            "range": (100.0, 700.0),
-            "source": "engineering choice: three neighbours at either side",
-            "help": "Where a fit is unclear, the spine this far to head and feet is asked.",
-        },
+    witness_mm: float = setting(
+        150.0,
+        "mm",
+        (100.0, 700.0),
+        "engineering choice: three neighbours at either side",
+        "Where a fit is unclear, the spine this far to head and feet is asked.",
     )
-    thick_mm: float = field(
-        default=4.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 5.0),
-            "source": "measured on phantoms (docs/body.md): at 3 mm neighbours are certain enough, at 4.8 mm not all",
-            "help": "With slices farther apart or thicker the two next settings count.",
-        },
+    thick_mm: float = setting(
+        4.0,
+        "mm",
+        (0.5, 5.0),
+        "measured on phantoms (docs/body.md): at 3 mm neighbours are certain enough, at 4.8 mm not all",
+        "With slices farther apart or thicker the two next settings count.",
     )
-    clear_tilt_deg: float = field(
-        default=1.5,
-        metadata={
-            "unit": "degree",
-            "range": (0.5, 3.0),
-            "source": "measured on phantoms: at 4.8 mm 3 of 7 bodies with more were wrong",
-            "help": "Bodies asked stand by themselves with a standard error of tilt below it; the others "
-            "are held to the tilt of these.",
-        },
+    clear_tilt_deg: float = setting(
+        1.5,
+        "degree",
+        (0.5, 3.0),
+        "measured on phantoms: at 4.8 mm 3 of 7 bodies with more were wrong",
+        "Bodies asked stand by themselves with a standard error of tilt below it; the others "
+        "are held to the tilt of these.",
     )
-    witnesses: int = field(
-        default=2,
-        metadata={
-            "unit": "",
-            "range": (1, 6),
-            "source": "measured on phantoms: a row of bodies held to a single one stands up to 10 degrees off",
-            "help": "At least so many neighbours within three levels must stand by themselves.",
-        },
+    witnesses: int = setting(
+        2,
+        "",
+        (1, 6),
+        "measured on phantoms: a row of bodies held to a single one stands up to 10 degrees off",
+        "At least so many neighbours within three levels must stand by themselves.",
     )
     body: BodySettings = field(default_factory=BodySettings)
     placement: PlacementSettings = field(default_factory=PlacementSettings)

@@ -8,7 +8,7 @@ lattice (gantry tilt) is straightened slice by slice. Smoothing and interpolatio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spineimg.geometry import FloatArray, Geometry
+from spineimg.settings import setting
 from spineimg.volume import CTVolume
 
 Field = npt.NDArray[np.float32]
@@ -26,50 +27,40 @@ BoolArray = npt.NDArray[np.bool_]
 class CropSettings:
     """How much around the click is looked at, and how finely."""
 
-    step_mm: float = field(
-        default=1.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.8, 1.5),
-            "source": "engineering choice: enough to find walls and endplates, which are then fitted on native voxels",
-            "help": "Distance of the grid points.",
-        },
+    step_mm: float = setting(
+        1.0,
+        "mm",
+        (0.8, 1.5),
+        "engineering choice: enough to find walls and endplates, which are then fitted on native voxels",
+        "Distance of the grid points.",
     )
-    cranial_mm: float = field(
-        default=60.0,
-        metadata={
-            "unit": "mm",
-            "range": (45.0, 90.0),
-            "source": "engineering choice: the nearest disc of both neighbours of an L4 (33-40 mm a level)",
-            "help": "Reach towards head and feet.",
-        },
+    cranial_mm: float = setting(
+        60.0,
+        "mm",
+        (45.0, 90.0),
+        "engineering choice: the nearest disc of both neighbours of an L4 (33-40 mm a level)",
+        "Reach towards head and feet.",
     )
-    lateral_mm: float = field(
-        default=46.0,
-        metadata={
-            "unit": "mm",
-            "range": (40.0, 70.0),
-            "source": "engineering choice: half a body of 50 mm, a click 12 mm off its middle, 9 mm of tissue",
-            "help": "Reach to both sides.",
-        },
+    lateral_mm: float = setting(
+        46.0,
+        "mm",
+        (40.0, 70.0),
+        "engineering choice: half a body of 50 mm, a click 12 mm off its middle, 9 mm of tissue",
+        "Reach to both sides.",
     )
-    anterior_mm: float = field(
-        default=38.0,
-        metadata={
-            "unit": "mm",
-            "range": (30.0, 60.0),
-            "source": "engineering choice: 27 mm from a click to the anterior wall at most, 11 mm of tissue before it",
-            "help": "Reach to the front.",
-        },
+    anterior_mm: float = setting(
+        38.0,
+        "mm",
+        (30.0, 60.0),
+        "engineering choice: 27 mm from a click to the anterior wall at most, 11 mm of tissue before it",
+        "Reach to the front.",
     )
-    posterior_mm: float = field(
-        default=56.0,
-        metadata={
-            "unit": "mm",
-            "range": (45.0, 70.0),
-            "source": "engineering choice: the canal's middle lies up to 40 mm behind a click, with a 16 mm ring",
-            "help": "Reach to the back.",
-        },
+    posterior_mm: float = setting(
+        56.0,
+        "mm",
+        (45.0, 70.0),
+        "engineering choice: the canal's middle lies up to 40 mm behind a click, with a 16 mm ring",
+        "Reach to the back.",
     )
 
 

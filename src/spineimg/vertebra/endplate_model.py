@@ -7,12 +7,13 @@ in two directions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from spineimg.geometry import FloatArray, unit
+from spineimg.settings import setting
 from spineimg.vertebra.walls import Outline
 from spineimg.volume import CTVolume
 
@@ -21,68 +22,44 @@ from spineimg.volume import CTVolume
 class EndplateSettings:
     """The model of an endplate and how much it may bend."""
 
-    shell_mm: float = field(
-        default=0.7,
-        metadata={
-            "unit": "mm",
-            "range": (0.3, 1.5),
-            "source": "endplates 0.5-0.8 mm",
-            "help": "Thickness of the dense shell.",
-        },
+    shell_mm: float = setting(0.7, "mm", (0.3, 1.5), "endplates 0.5-0.8 mm", "Thickness of the dense shell.")
+    blur_mm: float = setting(
+        0.45, "mm", (0.2, 1.5), "soft kernels: FWHM 0.8-1.2 mm", "Gaussian sigma of the in-plane blur."
     )
-    blur_mm: float = field(
-        default=0.45,
-        metadata={
-            "unit": "mm",
-            "range": (0.2, 1.5),
-            "source": "soft kernels: FWHM 0.8-1.2 mm",
-            "help": "Gaussian sigma of the in-plane blur.",
-        },
+    central_part: float = setting(
+        0.7,
+        "fraction",
+        (0.4, 0.95),
+        "definition of the endplate plane",
+        "Part of the endplate's area that defines its plane.",
     )
-    central_part: float = field(
-        default=0.7,
-        metadata={
-            "unit": "fraction",
-            "range": (0.4, 0.95),
-            "source": "definition of the endplate plane",
-            "help": "Part of the endplate's area that defines its plane.",
-        },
+    curvature_mm: tuple[float, float] = setting(
+        (1.5, 1.5),
+        "mm",
+        (0.0, 6.0),
+        "concavity 1.5-3 mm",
+        "Usual concavity from rim to middle, and its SD, to which the fit is held.",
     )
-    curvature_mm: tuple[float, float] = field(
-        default=(1.5, 1.5),
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 6.0),
-            "source": "concavity 1.5-3 mm",
-            "help": "Usual concavity from rim to middle, and its SD, to which the fit is held.",
-        },
+    tilt_sd_deg: float = setting(
+        6.0,
+        "degree",
+        (1.0, 30.0),
+        "engineering choice: wedge and own tilt of endplates against the body's axis",
+        "How far the fit may lean from where it starts before it costs.",
     )
-    tilt_sd_deg: float = field(
-        default=6.0,
-        metadata={
-            "unit": "degree",
-            "range": (1.0, 30.0),
-            "source": "engineering choice: wedge and own tilt of endplates against the body's axis",
-            "help": "How far the fit may lean from where it starts before it costs.",
-        },
+    height_sd_mm: float = setting(
+        2.0,
+        "mm",
+        (0.3, 6.0),
+        "engineering choice: the chain's faces are found within 1-2 mm",
+        "How far the fit may move from where it starts before it costs.",
     )
-    height_sd_mm: float = field(
-        default=2.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.3, 6.0),
-            "source": "engineering choice: the chain's faces are found within 1-2 mm",
-            "help": "How far the fit may move from where it starts before it costs.",
-        },
-    )
-    voxels: int = field(
-        default=3000,
-        metadata={
-            "unit": "voxels",
-            "range": (1000, 50000),
-            "source": "engineering choice: more do not improve the fit measurably",
-            "help": "About so many voxels are fitted.",
-        },
+    voxels: int = setting(
+        3000,
+        "voxels",
+        (1000, 50000),
+        "engineering choice: more do not improve the fit measurably",
+        "About so many voxels are fitted.",
     )
 
 

@@ -7,12 +7,13 @@ known widens the interval; what makes the mean another quantity ends in `not_ass
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from spineimg.anatomy import Role, Status
 from spineimg.cutoffs import Cutoff
 from spineimg.notes import Note
+from spineimg.settings import setting
 from spineimg.volume import Acquisition
 
 BLOCKING: frozenset[str] = frozenset(
@@ -54,14 +55,8 @@ class Flag:
 
 def _ratio(kvp: int, low: float, high: float, source: str) -> tuple[float, float]:
     """A field: factors that bring HU measured at this tube voltage to 120 kVp."""
-    default: tuple[float, float] = field(
-        default=(low, high),
-        metadata={
-            "unit": "",
-            "range": (0.5, 1.5),
-            "source": source,
-            "help": f"Lowest and highest factor from HU at {kvp} kVp to HU at 120 kVp.",
-        },
+    default: tuple[float, float] = setting(
+        (low, high), "", (0.5, 1.5), source, f"Lowest and highest factor from HU at {kvp} kVp to HU at 120 kVp."
     )
     return default
 
@@ -70,23 +65,19 @@ def _ratio(kvp: int, low: float, high: float, source: str) -> tuple[float, float
 class FlagSettings:
     """What can lie between a measured mean and the true value at 120 kVp without contrast agent."""
 
-    error_hu: float = field(
-        default=16.0,
-        metadata={
-            "unit": "HU",
-            "range": (0.0, 50.0),
-            "source": "least significant change from scan to rescan, 10-16 HU (Osteoporos Int 2025); the upper end",
-            "help": "Measurement error on either side of the mean.",
-        },
+    error_hu: float = setting(
+        16.0,
+        "HU",
+        (0.0, 50.0),
+        "least significant change from scan to rescan, 10-16 HU (Osteoporos Int 2025); the upper end",
+        "Measurement error on either side of the mean.",
     )
-    contrast_hu: tuple[float, float] = field(
-        default=(-26.0, 0.0),
-        metadata={
-            "unit": "HU",
-            "range": (-60.0, 0.0),
-            "source": "contrast agent adds 11-26 HU: +11.2 (Pickhardt 2016), +25.7 in the portal phase (Grünewald)",
-            "help": "What may have to be added to a mean when contrast agent was given or may have been.",
-        },
+    contrast_hu: tuple[float, float] = setting(
+        (-26.0, 0.0),
+        "HU",
+        (-60.0, 0.0),
+        "contrast agent adds 11-26 HU: +11.2 (Pickhardt 2016), +25.7 in the portal phase (Grünewald)",
+        "What may have to be added to a mean when contrast agent was given or may have been.",
     )
     ratio_80kvp: tuple[float, float] = _ratio(
         80, 0.72, 1.0, "pure hydroxyapatite reads 1.395 times as much at 80 as at 120 kVp (computed); fat lessens it"

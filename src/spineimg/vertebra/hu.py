@@ -14,6 +14,7 @@ from spineimg.metal import MetalSettings, metal_near
 from spineimg.notes import Note
 from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.sampling import PlaneSamples, SamplingSettings, SliceReader
+from spineimg.settings import setting
 from spineimg.vertebra.body import Body
 from spineimg.vertebra.click import ClickSettings, Placed, rois_of_click
 from spineimg.vertebra.masks import MaskSettings, mask_planes
@@ -73,33 +74,23 @@ class VertebraHU:
 class HuSettings:
     """How much of a ROI must be left for a number, and the settings of the parts of the measurement."""
 
-    min_kept_fraction: float = field(
-        default=0.5,
-        metadata={
-            "unit": "fraction",
-            "range": (0.1, 1.0),
-            "source": "engineering choice",
-            "help": "With less left in any plane the vertebra has no number.",
-        },
+    min_kept_fraction: float = setting(
+        0.5, "fraction", (0.1, 1.0), "engineering choice", "With less left in any plane the vertebra has no number."
     )
-    min_voxels: int = field(
-        default=30,
-        metadata={
-            "unit": "voxels",
-            "range": (2, 1000),
-            "source": "engineering choice: at an SD of 40 HU the mean of 30 voxels is uncertain by 7 HU",
-            "help": "With fewer left in any plane the vertebra has no number.",
-        },
+    min_voxels: int = setting(
+        30,
+        "voxels",
+        (2, 1000),
+        "engineering choice: at an SD of 40 HU the mean of 30 voxels is uncertain by 7 HU",
+        "With fewer left in any plane the vertebra has no number.",
     )
-    min_area_mm2: float = field(
-        default=100.0,
-        metadata={
-            "unit": "mm²",
-            "range": (10.0, 1000.0),
-            "source": "engineering choice: 11 voxels of 3 mm; at an SD of 40 HU their mean is uncertain by 12 HU, that "
-            "of three such planes by 7 HU",
-            "help": "With pixels of 2 mm or more so much left is enough, however few voxels it holds.",
-        },
+    min_area_mm2: float = setting(
+        100.0,
+        "mm²",
+        (10.0, 1000.0),
+        "engineering choice: 11 voxels of 3 mm; at an SD of 40 HU their mean is uncertain by 12 HU, that "
+        "of three such planes by 7 HU",
+        "With pixels of 2 mm or more so much left is enough, however few voxels it holds.",
     )
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     click: ClickSettings = field(default_factory=ClickSettings)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from spineimg.geometry import Geometry
 from spineimg.sampling import SliceReader
-from spineimg.vertebra.setting import setting
+from spineimg.settings import setting
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
@@ -33,21 +33,19 @@ class PlaceSettings:
     """When a label is thought to lie beside the bone."""
 
     shifts_mm: tuple[float, float] = setting(
-        (6.0, 12.0), "mm", 2, 20, "engineering choice", "how far a label is moved along each axis of the image"
+        (6.0, 12.0), "mm", (2, 20), "engineering choice", "how far a label is moved along each axis of the image"
     )
     bone_hu: float = setting(
         100.0,
         "HU",
-        50,
-        300,
+        (50, 300),
         "measured: 130-340 HU for labels in place on two public scans",
         "least contrast of a rim with its surroundings that shows bone",
     )
     better: tuple[float, float] = setting(
         (1.5, 60.0),
         "1, HU",
-        1,
-        300,
+        (1, 300),
         "measured: moved labels have at most 0.7 of the contrast in place; labels 6-15 mm off gain 70-230 HU",
         "factor and HU by which the contrast of the moved label must exceed that in place",
     )

@@ -15,6 +15,7 @@ from spineimg.geometry import FloatArray, Geometry
 from spineimg.notes import Note
 from spineimg.rois import POSITIONS, LabelVolume, MaskRoi
 from spineimg.sampling import PlaneSamples, SliceReader, voxel_area_mm2
+from spineimg.settings import setting
 from spineimg.vertebra.mask_place import PlaceSettings, misplaced
 from spineimg.vertebra.planes import RoiPlane
 
@@ -31,52 +32,42 @@ _SAME_MM = 0.01
 class MaskSettings:
     """How a label becomes three ROIs."""
 
-    erosion_mm: float = field(
-        default=3.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 10.0),
-            "source": "spill-in from a 0.35 mm shell of +1150 HU falls to 0.1 HU at 2 mm (FWHM 1.2 mm), computed; "
-            "1 mm more for the label's own error",
-            "help": "Depth below the surface of the label from which voxels count.",
-        },
+    erosion_mm: float = setting(
+        3.0,
+        "mm",
+        (0.0, 10.0),
+        "spill-in from a 0.35 mm shell of +1150 HU falls to 0.1 HU at 2 mm (FWHM 1.2 mm), computed; "
+        "1 mm more for the label's own error",
+        "Depth below the surface of the label from which voxels count.",
     )
-    heights: tuple[float, float, float] = field(
-        default=(0.25, 0.5, 0.75),
-        metadata={
-            "unit": "fraction",
-            "range": (0.0, 1.0),
-            "source": "engineering choice: clear of both endplates and of the disc edge",
-            "help": "Heights of the three planes as fractions of the label's extent along the slice normal.",
-        },
+    heights: tuple[float, float, float] = setting(
+        (0.25, 0.5, 0.75),
+        "fraction",
+        (0.0, 1.0),
+        "engineering choice: clear of both endplates and of the disc edge",
+        "Heights of the three planes as fractions of the label's extent along the slice normal.",
     )
-    body_radius_mm: float = field(
-        default=6.0,
-        metadata={
-            "unit": "mm",
-            "range": (4.0, 8.0),
-            "source": "pedicles and arch are under 12 mm thick up to L4, bodies over 14 mm high (Panjabi); on a public "
-            "scan with both labels the HU of L1-L4 came within 3 and of L5 within 8 HU of those of the body's label",
-            "help": "Radius of the ball that tells the body of a whole vertebra from its pedicles and arch.",
-        },
+    body_radius_mm: float = setting(
+        6.0,
+        "mm",
+        (4.0, 8.0),
+        "pedicles and arch are under 12 mm thick up to L4, bodies over 14 mm high (Panjabi); on a public "
+        "scan with both labels the HU of L1-L4 came within 3 and of L5 within 8 HU of those of the body's label",
+        "Radius of the ball that tells the body of a whole vertebra from its pedicles and arch.",
     )
-    max_depth_mm: float = field(
-        default=50.0,
-        metadata={
-            "unit": "mm",
-            "range": (30.0, 80.0),
-            "source": "engineering choice: bodies are up to 36 mm deep, whole vertebrae of two public scans 63-102 mm",
-            "help": "A label deeper than this from front to back holds more than the body.",
-        },
+    max_depth_mm: float = setting(
+        50.0,
+        "mm",
+        (30.0, 80.0),
+        "engineering choice: bodies are up to 36 mm deep, whole vertebrae of two public scans 63-102 mm",
+        "A label deeper than this from front to back holds more than the body.",
     )
-    second_part: float = field(
-        default=0.1,
-        metadata={
-            "unit": "fraction",
-            "range": (0.01, 0.5),
-            "source": "engineering choice: stray voxels of a body's label are below 1 % of it",
-            "help": "A second part of this size, relative to the whole, means more than the body.",
-        },
+    second_part: float = setting(
+        0.1,
+        "fraction",
+        (0.01, 0.5),
+        "engineering choice: stray voxels of a body's label are below 1 % of it",
+        "A second part of this size, relative to the whole, means more than the body.",
     )
     place: PlaceSettings = field(default_factory=PlaceSettings)
 

@@ -8,11 +8,12 @@ Here the most frequent value is the middle of the narrowest interval that holds 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from spineimg.geometry import FloatArray
+from spineimg.settings import setting
 from spineimg.volume import HUArray
 
 
@@ -20,59 +21,39 @@ from spineimg.volume import HUArray
 class NoiseSettings:
     """Where and how the noise of a slice is estimated."""
 
-    reach_mm: float = field(
-        default=80.0,
-        metadata={
-            "unit": "mm",
-            "range": (30.0, 250.0),
-            "source": "engineering choice: with 50 mm lung leaves too little soft tissue around thoracic vertebrae",
-            "help": "Half width of the square around the ROI in which noise is looked for.",
-        },
+    reach_mm: float = setting(
+        80.0,
+        "mm",
+        (30.0, 250.0),
+        "engineering choice: with 50 mm lung leaves too little soft tissue around thoracic vertebrae",
+        "Half width of the square around the ROI in which noise is looked for.",
     )
-    own_mm: float = field(
-        default=25.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.0, 60.0),
-            "source": "engineering choice: half the width of a lumbar body; its texture is no noise",
-            "help": "Half width of the square around the ROI, within the larger one, that is left out.",
-        },
+    own_mm: float = setting(
+        25.0,
+        "mm",
+        (0.0, 60.0),
+        "engineering choice: half the width of a lumbar body; its texture is no noise",
+        "Half width of the square around the ROI, within the larger one, that is left out.",
     )
-    window_mm: float = field(
-        default=6.0,
-        metadata={
-            "unit": "mm",
-            "range": (2.0, 20.0),
-            "source": "engineering choice: 9 mm windows rarely miss all edges in the mediastinum",
-            "help": "Side of the window within which a standard deviation is taken.",
-        },
+    window_mm: float = setting(
+        6.0,
+        "mm",
+        (2.0, 20.0),
+        "engineering choice: 9 mm windows rarely miss all edges in the mediastinum",
+        "Side of the window within which a standard deviation is taken.",
     )
-    soft_tissue_hu: tuple[float, float] = field(
-        default=(-20.0, 180.0),
-        metadata={
-            "unit": "HU",
-            "range": (-200.0, 400.0),
-            "source": "engineering choice: muscle and organs with and without contrast agent",
-            "help": "Mean HU of windows that count as soft tissue.",
-        },
+    soft_tissue_hu: tuple[float, float] = setting(
+        (-20.0, 180.0),
+        "HU",
+        (-200.0, 400.0),
+        "engineering choice: muscle and organs with and without contrast agent",
+        "Mean HU of windows that count as soft tissue.",
     )
-    fraction: float = field(
-        default=0.1,
-        metadata={
-            "unit": "",
-            "range": (0.02, 0.5),
-            "source": "engineering choice",
-            "help": "Share of the windows whose narrowest interval gives the noise.",
-        },
+    fraction: float = setting(
+        0.1, "", (0.02, 0.5), "engineering choice", "Share of the windows whose narrowest interval gives the noise."
     )
-    min_windows: int = field(
-        default=50,
-        metadata={
-            "unit": "windows",
-            "range": (10, 10000),
-            "source": "engineering choice",
-            "help": "With fewer windows of soft tissue the noise is unknown.",
-        },
+    min_windows: int = setting(
+        50, "windows", (10, 10000), "engineering choice", "With fewer windows of soft tissue the noise is unknown."
     )
 
 

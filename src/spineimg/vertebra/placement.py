@@ -16,9 +16,9 @@ from spineimg.errors import RoiError
 from spineimg.geometry import FloatArray, Geometry, unit
 from spineimg.rois import POSITIONS, Ellipse
 from spineimg.sampling import PlaneRefusedError, SliceReader, sample_ellipse
+from spineimg.settings import setting
 from spineimg.threads import one_blas_thread
 from spineimg.vertebra.body import Body
-from spineimg.vertebra.setting import setting
 from spineimg.volume import CTVolume
 
 BoolArray = npt.NDArray[np.bool_]
@@ -29,52 +29,52 @@ class PlacementSettings:
     """How far ROIs keep from what is not trabecular bone."""
 
     endplate_mm: float = setting(
-        4.3, "mm", 2, 10, "engineering choice: concavity 1.5-3 mm; less read 3-6 HU too high", "from an endplate plane"
+        4.3,
+        "mm",
+        (2, 10),
+        "engineering choice: concavity 1.5-3 mm; less read 3-6 HU too high",
+        "from an endplate plane",
     )
     endplate_slices: float = setting(
-        0.6, "slice", 0, 2, "engineering choice: half a slice and its flank", "and so many slice spacings more"
+        0.6, "slice", (0, 2), "engineering choice: half a slice and its flank", "and so many slice spacings more"
     )
     least_spread: float = setting(
         0.1,
         "1",
-        0,
-        0.25,
+        (0, 0.25),
         "engineering choice: quartiles of a low body read 10-60 HU too high",
         "of the height, outer planes stand at least so far from the middle",
     )
     wall_mm: float = setting(
-        3.0, "mm", 1, 8, "spill-in of a 0.35 mm shell: 4 HU at 1.5 mm, 0.1 HU at 2 mm (FWHM 1.2 mm)", "from the wall"
+        3.0, "mm", (1, 8), "spill-in of a 0.35 mm shell: 4 HU at 1.5 mm, 0.1 HU at 2 mm (FWHM 1.2 mm)", "from the wall"
     )
     vein_back: float = setting(
         -0.03,
         "1",
-        -0.3,
-        0.5,
+        (-0.3, 0.5),
         "basivertebral vein: a wedge in the posterior half",
         "the mid ROI ends so far behind the middle, of the depth",
     )
     vein_mm: float = setting(
         4.0,
         "mm",
-        0,
-        10,
+        (0, 10),
         "basivertebral vein: 4-6 mm high, and blur",
         "a plane this near to mid-height keeps off the vein",
     )
-    largest: float = setting(0.68, "1", 0.3, 0.9, "0.6-0.7 of width and depth", "largest axis over the body's")
+    largest: float = setting(0.68, "1", (0.3, 0.9), "0.6-0.7 of width and depth", "largest axis over the body's")
     bright_hu: float = setting(
         150.0,
         "HU",
-        50,
-        500,
+        (50, 500),
         "engineering choice: cortex 300 HU and more above trabeculae",
         "above the median of the middle, or four SD, a place is cortex",
     )
     bright_mm: float = setting(
-        1.5, "mm", 0, 5, "engineering choice: the blur of a bright voxel", "kept from such places"
+        1.5, "mm", (0, 5), "engineering choice: the blur of a bright voxel", "kept from such places"
     )
     least_area_mm2: float = setting(
-        60.0, "mm²", 20, 300, "engineering choice: SE 3 HU at SD 20 HU", "a smaller ROI is none"
+        60.0, "mm²", (20, 300), "engineering choice: SE 3 HU at SD 20 HU", "a smaller ROI is none"
     )
 
 

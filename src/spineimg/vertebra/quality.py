@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from spineimg.geometry import Geometry
 from spineimg.metal import MetalNear, MetalSettings
 from spineimg.notes import Note
 from spineimg.sampling import PlaneSamples
+from spineimg.settings import setting
 from spineimg.vertebra.planes import BoolArray
 from spineimg.volume import Acquisition, Sharpness
 
@@ -20,115 +21,81 @@ from spineimg.volume import Acquisition, Sharpness
 class QualitySettings:
     """From where on something is noted."""
 
-    thick_mm: float = field(
-        default=3.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 10.0),
-            "source": "engineering choice: a thick slice between the endplates blends bone and disc",
-            "help": "Thicker slices are noted.",
-        },
+    thick_mm: float = setting(
+        3.0,
+        "mm",
+        (0.5, 10.0),
+        "engineering choice: a thick slice between the endplates blends bone and disc",
+        "Thicker slices are noted.",
     )
-    too_thick_mm: float = field(
-        default=5.0,
-        metadata={
-            "unit": "mm",
-            "range": (0.5, 10.0),
-            "source": "engineering choice: three planes no longer fit between the endplates of a small vertebra",
-            "help": "Thicker slices are not assessed against a cutoff.",
-        },
+    too_thick_mm: float = setting(
+        5.0,
+        "mm",
+        (0.5, 10.0),
+        "engineering choice: three planes no longer fit between the endplates of a small vertebra",
+        "Thicker slices are not assessed against a cutoff.",
     )
-    slices_differ: float = field(
-        default=0.30,
-        metadata={
-            "unit": "fraction of the mean",
-            "range": (0.05, 1.0),
-            "source": "engineering choice: healthy bodies differ less, except around an enhanced basivertebral vein",
-            "help": "Largest range of the slice means.",
-        },
+    slices_differ: float = setting(
+        0.30,
+        "fraction of the mean",
+        (0.05, 1.0),
+        "engineering choice: healthy bodies differ less, except around an enhanced basivertebral vein",
+        "Largest range of the slice means.",
     )
-    noise_factor: float = field(
-        default=2.5,
-        metadata={
-            "unit": "",
-            "range": (1.0, 10.0),
-            "source": "engineering choice: noise in the spine exceeds that of soft tissue, streaks included",
-            "help": "Multiple of the noise that an SD within a ROI may reach by noise alone.",
-        },
+    noise_factor: float = setting(
+        2.5,
+        "",
+        (1.0, 10.0),
+        "engineering choice: noise in the spine exceeds that of soft tissue, streaks included",
+        "Multiple of the noise that an SD within a ROI may reach by noise alone.",
     )
-    texture_sd_hu: float = field(
-        default=40.0,
-        metadata={
-            "unit": "HU",
-            "range": (0.0, 100.0),
-            "source": "measured: SD of 23-43 HU beyond the noise, at any mean from 93 to 227 HU, in 25 ROIs of "
-            "normal-looking bodies of two public scans (TCGA-OV, TotalSegmentator example)",
-            "help": "SD of healthy trabecular bone itself; adds to the noise in quadrature.",
-        },
+    texture_sd_hu: float = setting(
+        40.0,
+        "HU",
+        (0.0, 100.0),
+        "measured: SD of 23-43 HU beyond the noise, at any mean from 93 to 227 HU, in 25 ROIs of "
+        "normal-looking bodies of two public scans (TCGA-OV, TotalSegmentator example)",
+        "SD of healthy trabecular bone itself; adds to the noise in quadrature.",
     )
-    noise_unknown_hu: float = field(
-        default=30.0,
-        metadata={
-            "unit": "HU",
-            "range": (5.0, 100.0),
-            "source": "upper end of the usual noise of 10-30 HU; engineering choice",
-            "help": "Noise that is assumed where there is too little soft tissue to measure it.",
-        },
+    noise_unknown_hu: float = setting(
+        30.0,
+        "HU",
+        (5.0, 100.0),
+        "upper end of the usual noise of 10-30 HU; engineering choice",
+        "Noise that is assumed where there is too little soft tissue to measure it.",
     )
-    cortex_above_hu: float = field(
-        default=200.0,
-        metadata={
-            "unit": "HU",
-            "range": (50.0, 1000.0),
-            "source": "engineering choice: a 0.35 mm shell peaks at 460-600 HU (computed), texture stays within 4 SD",
-            "help": "So far above the median of the ROI a voxel is taken for cortex; four times the noise if more.",
-        },
+    cortex_above_hu: float = setting(
+        200.0,
+        "HU",
+        (50.0, 1000.0),
+        "engineering choice: a 0.35 mm shell peaks at 460-600 HU (computed), texture stays within 4 SD",
+        "So far above the median of the ROI a voxel is taken for cortex; four times the noise if more.",
     )
-    cortex_fraction: float = field(
-        default=0.03,
-        metadata={
-            "unit": "fraction",
-            "range": (0.0, 1.0),
-            "source": "engineering choice: single bright trabeculae are common",
-            "help": "Share of such voxels along the border of the ROI from which it touches cortex.",
-        },
+    cortex_fraction: float = setting(
+        0.03,
+        "fraction",
+        (0.0, 1.0),
+        "engineering choice: single bright trabeculae are common",
+        "Share of such voxels along the border of the ROI from which it touches cortex.",
     )
-    min_area_mm2: float = field(
-        default=100.0,
-        metadata={
-            "unit": "mm²",
-            "range": (10.0, 1000.0),
-            "source": "engineering choice for cervical and thoracic bodies",
-            "help": "Smaller ROIs are noted.",
-        },
+    min_area_mm2: float = setting(
+        100.0, "mm²", (10.0, 1000.0), "engineering choice for cervical and thoracic bodies", "Smaller ROIs are noted."
     )
-    min_area_lumbar_mm2: float = field(
-        default=200.0,
-        metadata={
-            "unit": "mm²",
-            "range": (10.0, 1000.0),
-            "source": "200 mm² circles differ by less than 8 HU from other sizes (Osteoporos Int 2025)",
-            "help": "Smaller ROIs in lumbar and sacral bodies are noted.",
-        },
+    min_area_lumbar_mm2: float = setting(
+        200.0,
+        "mm²",
+        (10.0, 1000.0),
+        "200 mm² circles differ by less than 8 HU from other sizes (Osteoporos Int 2025)",
+        "Smaller ROIs in lumbar and sacral bodies are noted.",
     )
-    plausible_hu: tuple[float, float] = field(
-        default=(-150.0, 800.0),
-        metadata={
-            "unit": "HU",
-            "range": (-1000.0, 3000.0),
-            "source": "engineering choice: from pure fat to compact bone",
-            "help": "A mean outside is not trabecular bone.",
-        },
+    plausible_hu: tuple[float, float] = setting(
+        (-150.0, 800.0),
+        "HU",
+        (-1000.0, 3000.0),
+        "engineering choice: from pure fat to compact bone",
+        "A mean outside is not trabecular bone.",
     )
-    usual_planes: int = field(
-        default=3,
-        metadata={
-            "unit": "planes",
-            "range": (1, 3),
-            "source": "Lee 2024: three axial slices",
-            "help": "Fewer are noted.",
-        },
-    )
+    usual_planes: int = setting(3, "planes", (1, 3), "Lee 2024: three axial slices", "Fewer are noted.")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

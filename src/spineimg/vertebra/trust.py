@@ -6,74 +6,76 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spineimg.vertebra.setting import setting
+from spineimg.settings import setting
 
 
 @dataclass(frozen=True, slots=True)
 class TrustSettings:
     """Lines that a body must not cross. Measured on phantoms whose seeds are not used for reporting."""
 
-    canal_hu: float = setting(45.0, "HU", 0, 200, "engineering choice", "least contrast of the canal's ring and middle")
+    canal_hu: float = setting(
+        45.0, "HU", (0, 200), "engineering choice", "least contrast of the canal's ring and middle"
+    )
     faint_canal_hu: float = setting(
         12.0,
         "HU",
-        0,
-        100,
+        (0, 100),
         "measured on plain phantoms without arches: 19-80 at right paths (docs/body.md)",
         "with less contrast there is no canal; in between the fit must be plainly good",
     )
     faint_canal_quality: float = setting(
-        0.8, "1", 0, 1, "engineering choice", "least quality of a body before a faint canal"
+        0.8, "1", (0, 1), "engineering choice", "least quality of a body before a faint canal"
     )
-    wall: float = setting(0.68, "1", 0, 1, "engineering choice", "least mean support of the wall")
+    wall: float = setting(0.68, "1", (0, 1), "engineering choice", "least mean support of the wall")
     height: tuple[float, float] = setting(
-        (0.44, 0.92), "1", 0, 2, "bodies 0.46-0.85, fractured ones less", "height over the root of the area"
+        (0.44, 0.92), "1", (0, 2), "bodies 0.46-0.85, fractured ones less", "height over the root of the area"
     )
-    depth: tuple[float, float] = setting((0.5, 1.25), "1", 0, 2, "bodies 0.65-1.05", "depth over width")
+    depth: tuple[float, float] = setting((0.5, 1.25), "1", (0, 2), "bodies 0.65-1.05", "depth over width")
     wedge_deg: tuple[float, float] = setting(
-        (-22.0, 19.0), "degree", -45, 45, "25 % of the height is 10-14 degrees; L5 up to -20", "least and largest wedge"
+        (-22.0, 19.0),
+        "degree",
+        (-45, 45),
+        "25 % of the height is 10-14 degrees; L5 up to -20",
+        "least and largest wedge",
     )
-    side_wedge_deg: float = setting(14.0, "degree", 5, 45, "engineering choice", "largest wedge from left to right")
+    side_wedge_deg: float = setting(14.0, "degree", (5, 45), "engineering choice", "largest wedge from left to right")
     move_mm: float = setting(
-        4.0, "mm", 1, 10, "engineering choice", "largest difference of endplate fit and disc chain"
+        4.0, "mm", (1, 10), "engineering choice", "largest difference of endplate fit and disc chain"
     )
     moved_height: float = setting(
         0.1,
         "1",
-        0,
-        0.5,
+        (0, 0.5),
         "measured on phantoms: 0.00 where the chain was wrong, 0.17 where the fit took the next body's endplate",
         "more is believed where the height differs by no more (logarithm) from the chain's",
     )
     explained: float = setting(
-        0.15, "1", 0, 1, "engineering choice", "least share of variation an endplate fit explains"
+        0.15, "1", (0, 1), "engineering choice", "least share of variation an endplate fit explains"
     )
     tilt_sd_deg: float = setting(
-        3.0, "degree", 1, 20, "measured on phantoms: docs/body.md", "largest standard error of an endplate's tilt"
+        3.0, "degree", (1, 20), "measured on phantoms: docs/body.md", "largest standard error of an endplate's tilt"
     )
     oddities: int = setting(
-        0, "", 0, 10, "measured on phantoms: docs/body.md", "most numbers of both endplate fits that no endplate has"
+        0, "", (0, 10), "measured on phantoms: docs/body.md", "most numbers of both endplate fits that no endplate has"
     )
     bone_hu: float = setting(
         180.0,
         "HU",
-        30,
-        500,
+        (30, 500),
         "measured on phantoms, sclerosis included: docs/body.md",
         "largest difference of bone at an endplate from the middle of the body",
     )
     dense_tilt_sd_deg: float = setting(
-        1.0, "degree", 0, 3, "engineering choice: sclerosis, plainly seen", "unless the tilt's standard error is less"
+        1.0, "degree", (0, 3), "engineering choice: sclerosis, plainly seen", "unless the tilt's standard error is less"
     )
     neighbours: tuple[float, float] = setting(
         (0.72, 1.25),
         "1",
-        0,
-        3,
+        (0, 3),
         "neighbours differ by up to 15 %, fractured ones by more",
         "height over the chain's usual one",
     )
-    quality: float = setting(0.75, "1", 0, 1, "engineering choice", "least quality")
+    quality: float = setting(0.75, "1", (0, 1), "engineering choice", "least quality")
 
 
 @dataclass(frozen=True, slots=True)

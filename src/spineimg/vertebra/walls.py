@@ -8,13 +8,14 @@ vessel. Where a pedicle leaves the body there is no edge, and the curve bridges 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from spineimg.geometry import FloatArray
+from spineimg.settings import setting
 from spineimg.vertebra.column import Column
 from spineimg.vertebra.crop import Crop
 
@@ -32,41 +33,25 @@ _MOVES = np.arange(-3, 4)
 class WallSettings:
     """How a wall is told from other edges."""
 
-    canal_half_mm: float = field(
-        default=5.0,
-        metadata={
-            "unit": "mm",
-            "range": (3.0, 8.0),
-            "source": "canal 15-20 mm deep, its middle found within 2 mm",
-            "help": "No wall lies nearer to the canal's middle line.",
-        },
+    canal_half_mm: float = setting(
+        5.0,
+        "mm",
+        (3.0, 8.0),
+        "canal 15-20 mm deep, its middle found within 2 mm",
+        "No wall lies nearer to the canal's middle line.",
     )
-    edge_hu: tuple[float, float] = field(
-        default=(40.0, 150.0),
-        metadata={
-            "unit": "HU",
-            "range": (20.0, 400.0),
-            "source": "engineering choice: from 3 mm voxels of soft bone to 1 mm voxels of dense bone",
-            "help": "Least and largest fall that counts as a full edge; in between four fifths of the image's own.",
-        },
+    edge_hu: tuple[float, float] = setting(
+        (40.0, 150.0),
+        "HU",
+        (20.0, 400.0),
+        "engineering choice: from 3 mm voxels of soft bone to 1 mm voxels of dense bone",
+        "Least and largest fall that counts as a full edge; in between four fifths of the image's own.",
     )
-    later_edge: float = field(
-        default=0.6,
-        metadata={
-            "unit": "fraction",
-            "range": (0.0, 2.0),
-            "source": "engineering choice",
-            "help": "What an edge loses behind other strong edges.",
-        },
+    later_edge: float = setting(
+        0.6, "fraction", (0.0, 2.0), "engineering choice", "What an edge loses behind other strong edges."
     )
-    bend: float = field(
-        default=0.175,
-        metadata={
-            "unit": "fraction",
-            "range": (0.02, 1.0),
-            "source": "engineering choice",
-            "help": "Cost of changing the radius by 0.5 mm from ray to ray.",
-        },
+    bend: float = setting(
+        0.175, "fraction", (0.02, 1.0), "engineering choice", "Cost of changing the radius by 0.5 mm from ray to ray."
     )
 
 
