@@ -10,8 +10,15 @@ SHAPE = (8, 12)
 GRID = np.arange(0, 3.51, 0.25)
 
 
-def _look(cortex_mm: float | None = None, outside_hu: float | None = None, sd_hu: float = 10.0) -> Surroundings:
-    """Bone of 150 HU; in the first six sectors cortex, or something else all over, and three times the noise."""
+def _look(
+    cortex_mm: float | None = None,
+    outside_hu: float | None = None,
+    sd_hu: float = 10.0,
+    before_hu: float = 150.0,
+    beyond_hu: float = -50.0,
+) -> Surroundings:
+    """Bone of 150 HU; in the first six sectors a bright band with something before and beyond it, or something else all
+    over, and three times the noise."""
     random = np.random.default_rng(4)
     count = 60
     piece = np.repeat(np.arange(96), count)
@@ -22,8 +29,9 @@ def _look(cortex_mm: float | None = None, outside_hu: float | None = None, sd_hu
     if outside_hu is not None:
         hu[changed] = outside_hu
     if cortex_mm is not None:
+        hu[changed] = before_hu
         hu[changed & (away > cortex_mm)] = 700.0
-        hu[changed & (away > cortex_mm + 0.8)] = -50.0
+        hu[changed & (away > cortex_mm + 0.8)] = beyond_hu
     ones = np.ones(len(piece))
     return look_around(hu + sd * random.normal(size=len(piece)), ones, away, piece, SHAPE, ones)
 
@@ -37,6 +45,15 @@ def test_cortex_is_found_where_it_begins() -> None:
     assert seen.cortex_mm.reshape(SHAPE)[:, :6] == pytest.approx(np.full((8, 6), 2.5), abs=0.5)
     assert (seen.reach_mm[seen.has_cortex] < 3.6).all()
     assert (seen.reach_mm[~seen.has_cortex] == NOWHERE_MM).all()
+
+
+def test_a_bright_rim_around_a_zone_is_no_cortex() -> None:
+    """It is dark on its inner side and has bone beyond; without either it is cortex. Planted: the dark side alone."""
+    assert not _look(1.8, before_hu=40.0, beyond_hu=150.0, sd_hu=5.0).has_cortex.any()
+    for before, beyond in ((150.0, 150.0), (40.0, 40.0), (150.0, -50.0)):
+        seen = _look(1.8, before_hu=before, beyond_hu=beyond, sd_hu=5.0).has_cortex.reshape(SHAPE)
+        assert seen[:, :6].all()
+        assert not seen[:, 6:].any()
 
 
 def test_noise_is_each_pieces_own() -> None:

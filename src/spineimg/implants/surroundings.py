@@ -34,6 +34,9 @@ _FEWEST = (3, 10)
 _CORTEX = (120.0, 0.8)
 """Cortex is this many HU, or this part of the bone's HU, brighter than bone. Engineering choice."""
 _PEAK_RINGS = 3
+_ZONE_HU, _MUSCLE_HU = 40.0, 60.0
+_RIM_RINGS = 4
+"""A rim is no wider: 1 mm of bone, and the blur."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -143,9 +146,25 @@ def _cortex(
     for k in np.flatnonzero(bright.any(axis=1)):
         first = int(bright[k].argmax())
         crest = first + int(np.argmax(filled[k, first : first + _PEAK_RINGS]))
+        if _is_rim(rings_hu[k], bright[k], first, bone_hu):
+            continue
         half = (bone_hu + filled[k, crest]) / 2
         above = first + int(np.argmax(filled[k, first : crest + 1] >= half))
         below = filled[k, above - 1] if filled[k, above - 1] > -1e9 else bone_hu
         cortex[k] = middle_mm[above] - _RING_MM * (filled[k, above] - half) / max(filled[k, above] - below, 1.0)
         reach[k] = middle_mm[crest] + 0.1
     return cortex, reach
+
+
+def _is_rim(rings_hu: FloatArray, bright: BoolArray, first: int, bone_hu: float) -> bool:
+    """Whether a bright band is the sclerotic rim of a lucent zone: dark between it and the screw, and beyond it bone.
+
+    Inside cortex there is bone, and beyond it canal, fat or muscle; in soft bone the two cannot be told apart.
+    """
+    after = first + int(np.argmin(np.append(bright[first:], False)))
+    inside, beyond = rings_hu[1:first], rings_hu[after + 1 :]
+    beyond = beyond[np.isfinite(beyond)]
+    if first < 2 or after - first > _RIM_RINGS or len(beyond) < 2 or not np.isfinite(inside).any():
+        return False
+    dark = float(np.nanmedian(inside)) < (_ZONE_HU + bone_hu) / 2
+    return bone_hu > 2 * _MUSCLE_HU and dark and float(np.median(beyond)) > (_MUSCLE_HU + bone_hu) / 2
