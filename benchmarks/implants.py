@@ -21,11 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.chapters import number, save, table
-from benchmarks.implant_cases import FIRST_SEED, Cost, GapReading, Reading, ScrewReading, case, cost, read
+from benchmarks.implant_cases import SEEDS, Cost, GapReading, Reading, ScrewReading, case, cost, read
 
 Progress = Callable[[str], None]
 
-CASES = 80
 FOLDER_VARIABLE = "SPINEIMG_IMPLANT_CASES"
 """Names the folder where scans are kept, when no argument does."""
 ABSENT_MM, LIMIT_MM, LOOSE_MM = 0.5, 1.0, 1.5
@@ -41,7 +40,7 @@ def measured(seed: int, folder: Path | None = None) -> Reading:
 def chapter(
     figures: Path,
     progress: Progress = lambda _: None,
-    seeds: Sequence[int] = range(FIRST_SEED, FIRST_SEED + CASES),
+    seeds: Sequence[int] = SEEDS,
     folder: Path | None = None,
     workers: int | None = None,
 ) -> str:
@@ -435,14 +434,13 @@ def _picture(readings: Sequence[Reading]) -> object:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=CASES, help=f"how many phantoms, seeds from {FIRST_SEED}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of the phantoms")
     parser.add_argument("--folder", type=Path, help=f"where scans are kept (else ${FOLDER_VARIABLE})")
     parser.add_argument("--workers", type=int, help="processes")
     given = parser.parse_args()
-    seeds = range(FIRST_SEED, FIRST_SEED + given.cases)
     with tempfile.TemporaryDirectory() as figures:
         told: Progress = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-        print(chapter(Path(figures), told, seeds, given.folder, given.workers))
+        print(chapter(Path(figures), told, given.seeds, given.folder, given.workers))
 
 
 if __name__ == "__main__":

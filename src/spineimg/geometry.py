@@ -224,9 +224,14 @@ class Geometry:
 
     def in_plane(self, offset_lps_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(..., 3) offset from a slice's origin, mm -> fractional (row, column) of its projection on the slice."""
-        steps = np.stack([self.row_step_lps_mm, self.column_step_lps_mm])
-        solved = offset_lps_mm @ np.linalg.solve(steps @ steps.T, steps).T
+        solved = offset_lps_mm @ self._to_steps
         return solved[..., 0], solved[..., 1]
+
+    @cached_property
+    def _to_steps(self) -> FloatArray:
+        """(3, 2) takes mm to rows and columns."""
+        steps = np.stack([self.row_step_lps_mm, self.column_step_lps_mm], axis=1)
+        return np.asarray(np.linalg.pinv(steps).T)
 
     def nearest_slice(self, point_lps_mm: npt.ArrayLike) -> tuple[int, float]:
         """(slice nearest to the point along the normal, distance in mm)."""
