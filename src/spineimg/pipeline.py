@@ -16,9 +16,11 @@ from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.rois import Ellipse, LabelVolume, MaskRoi, RoiSet, VertebraRoi
+from spineimg.vertebra.candidates import SpineSettings
 from spineimg.vertebra.flags import FlagSettings, Subject, flag
 from spineimg.vertebra.hu import HuSettings, SliceHU, VertebraHU, measure
 from spineimg.vertebra.quality import acquisition_notes
+from spineimg.vertebra.spine import once
 from spineimg.volume import CTVolume
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def assess(
     chosen = settings or Settings()
     asked = _asked(rois)
     before = known or {}
-    measured = [before.get(roi.level) or measure(volume, roi, chosen.hu, plane) for roi in asked]
+    solve = once(volume, SpineSettings(chosen.hu.click.body))
+    measured = [before.get(roi.level) or measure(volume, roi, chosen.hu, plane, solve=solve) for roi in asked]
     _refuse_other_scan(rois, measured)
     disorder = _disorder(asked, measured)
     vertebrae = tuple(

@@ -55,8 +55,8 @@ class PlaneRefusedError(RoiError):
         self.code = code
 
 
-_STRIP = 32
-"""Rows that are read together."""
+_ROOM = 32
+"""Pixels: planes near each other, and metal beside them, need nearly the same part of a slice."""
 
 
 class SliceReader:
@@ -67,23 +67,20 @@ class SliceReader:
         self.volume = replace(volume, source=self._kept)
 
     def window(self, k: int, rows: slice, columns: slice) -> HUArray:
-        """A cut-out of slice k; nan where there is no measurement.
-
-        Whole strips of rows are read, for planes near each other need nearly the same ones.
-        """
-        first, last, every = rows.indices(self.volume.geometry.shape[1])
-        count = self.volume.geometry.shape[1]
-        low = min(first, count - 1) // _STRIP * _STRIP
-        high = min(count, -(-max(last, low + 1) // _STRIP) * _STRIP)
-        hu = self._kept.read_rows(k, low, high)[first - low : max(first, last) - low : every, columns]
+        """A cut-out of slice k; nan where there is no measurement."""
+        ends = [one.indices(count) for one, count in zip((rows, columns), self.volume.geometry.shape[1:], strict=True)]
+        whole = [slice(first, max(first, last)) for first, last, _ in ends]
+        hu = self._kept.read_window(k, whole[0], whole[1], _ROOM)[:: ends[0][2], :: ends[1][2]]
         valid = self.volume.valid(k, hu)
         return hu if valid.all() else np.where(valid, hu, np.float32(np.nan))
 
     def values(self, k: int, rows: IntArray, columns: IntArray) -> FloatArray:
         """(n,) HU of voxels (k, row, column), which lie in the image; nan where there is no measurement."""
-        first, last = (int(rows.min()), int(rows.max()) + 1) if len(rows) else (0, 0)
-        hu: HUArray = self._kept.rows_at_hand(k, first, last)[rows - first, columns]
-        return np.where(self.volume.valid(k, hu), hu, np.nan)
+        if not len(rows):
+            return np.zeros(0)
+        first, left = int(rows.min()), int(columns.min())
+        window = self.window(k, slice(first, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
+        return window[rows - first, columns - left].astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -278,9 +275,9 @@ def _trilinear(reader: SliceReader, index: FloatArray) -> tuple[FloatArray, tupl
     hu = np.zeros(len(index))
     touched = np.unique(np.concatenate([low, low[part > 0] + 1]))
     for k in touched:
-        weight = np.where(low == k, 1 - part, np.where(low == k - 1, part, 0.0))
-        used = weight > 0
-        hu[used] += weight[used] * _bilinear(reader, int(k), index[used, 1:])
+        used = np.flatnonzero((low == k) | ((low == k - 1) & (part > 0)))
+        weight = np.where(low[used] == k, 1 - part[used], part[used])
+        hu[used] += weight * _bilinear(reader, int(k), index[used, 1:])
     return hu, tuple(int(k) for k in touched)
 
 
@@ -288,9 +285,14 @@ def _bilinear(reader: SliceReader, k: int, at: FloatArray) -> FloatArray:
     """(n,) HU of slice k at (n, 2) fractional (row, column) inside the image, nan where an invalid voxel has weight."""
     low = np.floor(at).astype(np.intp)
     part = at - low
+    # The second voxel of an axis may lie beyond the image or be no measurement: without weight it is the first again.
+    beside = (part > 0).astype(np.intp)
+    first, last = low.min(axis=0), (low + beside).max(axis=0) + 1
+    window = reader.window(k, slice(first[0], last[0]), slice(first[1], last[1]))
+    flat, wide = window.ravel(), window.shape[1]
+    place = (low[:, 0] - first[0]) * wide + low[:, 1] - first[1]
     hu = np.zeros(len(at))
-    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = np.abs(1 - row - part[:, 0]) * np.abs(1 - column - part[:, 1])
-        used = weight > 0
-        hu[used] += weight[used] * reader.values(k, low[used, 0] + row, low[used, 1] + column)
+    for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = np.abs(1 - down - part[:, 0]) * np.abs(1 - across - part[:, 1])
+        hu += weight * flat[place + down * wide * beside[:, 0] + across * beside[:, 1]]
     return hu

@@ -37,14 +37,15 @@ class SliceSource(Protocol):
         ...
 
 
-RowReader = Callable[[int, int, int], HUArray | None]
-"""(k, first, last) -> rows `first` up to but not `last` of slice k, with the values of `read`, though int16 where these
-rows alone fit it; None where reading the whole slice costs no more. Raises PixelError."""
+WindowReader = Callable[[int, slice, slice], HUArray | None]
+"""(k, rows, columns) -> these rows and columns of slice k, with the values of `read`, though int16 where they alone fit
+it; None where reading the whole slice costs no more. Both slices have a start and a stop, which may lie beyond the
+image's last row or column. Raises PixelError."""
 
 
-def row_reader(source: SliceSource) -> RowReader | None:
-    """`read_rows` of a source that has it: it can read part of a slice for less than the whole."""
-    found: RowReader | None = getattr(source, "read_rows", None)
+def window_reader(source: SliceSource) -> WindowReader | None:
+    """`read_window` of a source that has it: it can read part of a slice for less than the whole."""
+    found: WindowReader | None = getattr(source, "read_window", None)
     return found
 
 
@@ -125,11 +126,11 @@ class CTVolume:
         """(rows, columns) HU of slice k."""
         return self.source.read(k)
 
-    def read_rows(self, k: int, first: int, last: int) -> HUArray:
-        """(last - first, columns) HU of some rows of slice k, within the image."""
-        read = row_reader(self.source)
-        own = read(k, first, last) if read is not None and first < last else None
-        return self.source.read(k)[first:last] if own is None else own
+    def read_window(self, k: int, rows: slice, columns: slice) -> HUArray:
+        """HU of some rows and columns of slice k, within the image. Both slices have a start and a stop."""
+        read = window_reader(self.source)
+        own = read(k, rows, columns) if read is not None else None
+        return self.source.read(k)[rows, columns] if own is None else own
 
     def valid(self, k: int, hu: HUArray) -> npt.NDArray[np.bool_]:
         """(rows, columns) True where `hu` of slice k is a measurement: finite, possible, and not pixel padding."""
@@ -160,19 +161,44 @@ class ArraySource:
 def keeping(volume: CTVolume) -> CTVolume:
     """The volume with every slice decoded once: a body's search, its endplates and its ROIs need the same ones.
 
-    It holds all slices that were read, or the rows of them, for as long as it lives.
+    It holds all slices that were read, or the parts of them, for as long as it lives.
     """
     return volume if isinstance(volume.source, KeptSlices) else replace(volume, source=KeptSlices(volume.source))
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Part:
+    """Rows and columns of a slice."""
+
+    rows: slice
+    columns: slice
+    hu: HUArray
+
+    def holds(self, rows: slice, columns: slice) -> bool:
+        pairs = ((self.rows, rows), (self.columns, columns))
+        return all(own.start <= one.start and one.stop <= own.stop for own, one in pairs)
+
+    def cut(self, rows: slice, columns: slice) -> HUArray:
+        first, left = self.rows.start, self.columns.start
+        return self.hu[rows.start - first : rows.stop - first, columns.start - left : columns.stop - left]
+
+
+def _around(one: slice, other: slice) -> slice:
+    return slice(min(one.start, other.start), max(one.stop, other.stop))
+
+
+def _roomier(one: slice, room: int) -> slice:
+    return slice(max(0, one.start - room), one.stop + room)
+
+
 class KeptSlices:
-    """A source of slices and those that were read."""
+    """A source of slices and those that were read, or one part of each."""
 
     def __init__(self, source: SliceSource) -> None:
         self._source = source
-        self._read_rows = row_reader(source)
+        self._read_window = window_reader(source)
         self._slices: dict[int, HUArray] = {}
-        self._rows: dict[int, tuple[int, HUArray]] = {}
+        self._parts: dict[int, _Part] = {}
         self._padding_hu: dict[int, tuple[float, float] | None] = {}
 
     @classmethod
@@ -182,27 +208,27 @@ class KeptSlices:
     def read(self, k: int) -> HUArray:
         if k not in self._slices:
             self._slices[k] = self._source.read(k)
-            self._rows.pop(k, None)
+            self._parts.pop(k, None)
         return self._slices[k]
 
-    def read_rows(self, k: int, first: int, last: int) -> HUArray:
-        """Rows that are kept, else read together with those that are: so they stay one piece."""
-        whole = self._slices.get(k)
-        start, rows = (0, whole) if whole is not None else self._rows.get(k, (first, None))
-        if rows is None or first < start or last > start + len(rows):
-            low, high = min(first, start), max(last, start + len(rows) if rows is not None else last)
-            read = self._read_rows(k, low, high) if self._read_rows is not None and low < high else None
-            start, rows = (low, read) if read is not None else (0, self.read(k))
-            if read is not None:
-                self._rows[k] = (start, read)
-        return rows[first - start : last - start]
+    def read_window(self, k: int, rows: slice, columns: slice, room: int = 0) -> HUArray:
+        """A part that is kept, else read together with the one that is, so that it stays one piece.
 
-    def rows_at_hand(self, k: int, first: int, last: int) -> HUArray:
-        """Rows that are kept, else those of the whole slice: whoever needs more of it will not open it again."""
-        start, rows = self._rows.get(k, (0, None))
-        if rows is None or first < start or last > start + len(rows):
-            start, rows = 0, self.read(k)
-        return rows[first - start : last - start]
+        room: so many more pixels around are read where any are, for whoever looks here soon looks beside it.
+        """
+        part = self._parts.get(k)
+        if part is not None and part.holds(rows, columns):
+            return part.cut(rows, columns)
+        if k not in self._slices and self._read_window is not None:
+            wanted = _roomier(rows, room), _roomier(columns, room)
+            if part is not None:
+                wanted = _around(part.rows, wanted[0]), _around(part.columns, wanted[1])
+            hu = self._read_window(k, *wanted)
+            if hu is not None:
+                ends = [slice(one.start, one.start + size) for one, size in zip(wanted, hu.shape, strict=True)]
+                part = self._parts[k] = _Part(ends[0], ends[1], hu)
+                return part.cut(rows, columns)
+        return self.read(k)[rows, columns]
 
     def padding_hu(self, k: int) -> tuple[float, float] | None:
         if k not in self._padding_hu:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from spineimg.geometry import Geometry
 from spineimg.phantom import BodyTruth, body_truth
 from spineimg.vertebra.body import Body, BodyNotFoundError, find_body, refuse_cut
 from spineimg.vertebra.crop import CropSettings, cut_out
+from spineimg.vertebra.endplate_search import search_endplate
 from spineimg.vertebra.trust import Findings, TrustSettings, doubt, quality
 from spineimg.volume import Acquisition, ArraySource, CTVolume
 from tests.core.body_phantoms import lumbar, turned
@@ -175,7 +177,8 @@ def test_quality_and_doubt() -> None:
     good = Findings(150, 0.9, 0.66, 0.8, 2, 1, 0.5, 0.8, 0.5, 2.5, 1.0)
     assert quality(good) > 0.9
     assert doubt(good, TrustSettings()) is None
-    for plain in (replace(good, canal_hu=20), replace(good, bone_hu=200), replace(good, move_mm=4.5)):
+    bulging = replace(good, tilt_sd_deg=2.0, convex_tilt_sd_deg=0.8)
+    for plain in (replace(good, canal_hu=20), replace(good, bone_hu=200), replace(good, move_mm=4.5), bulging):
         assert doubt(plain, TrustSettings()) is None
     for worse, code in (
         (replace(good, canal_hu=10), "no_canal"),
@@ -186,6 +189,7 @@ def test_quality_and_doubt() -> None:
         (replace(good, neighbours=1.5), "neighbours_contradict"),
         (replace(good, explained=0.0), "endplates_unclear"),
         (replace(good, tilt_sd_deg=3.5), "endplates_unclear"),
+        (replace(good, convex_tilt_sd_deg=1.1), "endplates_unclear"),
         (replace(good, oddities=1), "endplates_unclear"),
         (replace(good, bone_hu=200, tilt_sd_deg=1.2), "endplates_contradict"),
         (replace(good, move_mm=4.5, neighbours=1.2), "endplates_unclear"),
@@ -195,3 +199,26 @@ def test_quality_and_doubt() -> None:
         reason = doubt(worse, TrustSettings())
         assert reason is not None
         assert reason[0] == code
+
+
+@pytest.mark.parametrize(("which", "tilt_sd_deg", "believed"), [(0, 0.5, True), (0, 1.2, False), (1, 1.2, False)])
+def test_an_endplate_that_bulges_must_be_certain(
+    monkeypatch: pytest.MonkeyPatch, which: int, tilt_sd_deg: float, believed: bool
+) -> None:
+    """Planted: only the superior endplate held to it."""
+    real, calls = search_endplate, []
+
+    def bulging(*told: Any, **more: Any) -> Any:
+        found, move = real(*told, **more)
+        calls.append(found)
+        changed = len(calls) - 1 == which
+        return (replace(found, concavity_mm=-0.2, tilt_sd_deg=tilt_sd_deg) if changed else found), move
+
+    monkeypatch.setattr("spineimg.vertebra.body.search_endplate", bulging)
+    center = _truth("L3").frame.center_lps_mm
+    if believed:
+        find_body(lumbar()[1], center)
+        return
+    with pytest.raises(BodyNotFoundError) as refused:
+        find_body(lumbar()[1], center)
+    assert refused.value.code == "endplates_unclear"

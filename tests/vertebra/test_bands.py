@@ -15,7 +15,7 @@ from spineimg.sampling import SliceReader
 from spineimg.vertebra import neighbours
 from spineimg.vertebra.bands import banded
 from spineimg.vertebra.body import Body
-from spineimg.vertebra.candidates import Candidate, SpineSettings
+from spineimg.vertebra.candidates import SACRUM, Candidate, SpineSettings
 from spineimg.vertebra.mask_place import PlaceSettings, misplaced
 from spineimg.vertebra.spine import Scene, _solved
 from spineimg.volume import ArraySource, CTVolume
@@ -53,7 +53,8 @@ def ossified() -> CTVolume:
 @lru_cache(maxsize=2)
 def solved(bridged: bool) -> tuple[Scene, list[Candidate]]:
     volume = ossified() if bridged else spine()[1]
-    return _solved(volume, truth("L3").frame.center_lps_mm, SpineSettings())
+    known = _solved(volume, truth("L3").frame.center_lps_mm, SpineSettings())
+    return known.scene, [one for one in known.candidates if one.reason != SACRUM]
 
 
 def nearest(body: Body) -> str:

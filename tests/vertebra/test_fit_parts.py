@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from spineimg.geometry import Geometry
 from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.vertebra import naming
 from spineimg.vertebra.body import BodyNotFoundError
-from spineimg.vertebra.canal import sideways
-from spineimg.vertebra.click import witnesses
+from spineimg.vertebra.canal import best_beside, place_beside
+from spineimg.vertebra.candidates import Candidate, SpineSettings
 from spineimg.vertebra.endplate_model import Start, edge_of
 from spineimg.vertebra.endplates import EndplateFit
 from spineimg.vertebra.hu import measure
 from spineimg.vertebra.naming import name_spine
+from spineimg.vertebra.neighbours import _witnessed
 from spineimg.volume import ArraySource, CTVolume, keeping
 from tests.vertebra.spine_phantoms import WHOLE, spine
 
@@ -36,20 +36,17 @@ def test_an_edge_is_a_step_averaged_over_slice_and_blur(half: float, blur: float
 
 
 def test_a_step_sideways_is_the_best_of_nine() -> None:
-    """Planted: the column's step taken from the row that is left."""
+    """Planted: the column's step taken from the row that is left; the cost of a row's step left out of the place's."""
     draw = np.random.default_rng(2)
-    best = draw.normal(0, 5, (7, 9)).astype(np.float32)
-    value, choice = sideways(best)
-    padded = np.pad(best, 1, constant_values=-1e6)
-    options = np.stack(
-        [
-            padded[1 + a : 8 + a, 1 + b : 10 + b] - np.float32(3.0 * (abs(a) + abs(b)))
-            for a in (-1, 0, 1)
-            for b in (-1, 0, 1)
-        ]
-    )
-    np.testing.assert_allclose(value, options.max(axis=0), atol=1e-5)
-    np.testing.assert_allclose(np.take_along_axis(options, choice[None].astype(np.intp), axis=0)[0], value, atol=1e-5)
+    sums = draw.normal(0, 5, (7, 9)).astype(np.float32)
+    padded = np.pad(sums, 1, constant_values=-1e6)
+    moves = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+    options = np.stack([padded[1 + a : 8 + a, 1 + b : 10 + b] - np.float32(3.0 * (abs(a) + abs(b))) for a, b in moves])
+    np.testing.assert_allclose(best_beside(sums), options.max(axis=0), atol=1e-5)
+    for place in np.ndindex(7, 9):
+        value, found = place_beside(sums, place)
+        assert value == pytest.approx(options[:, *place].max(), abs=1e-5)
+        assert moves[options[:, *place].argmax()] == (found[0] - place[0], found[1] - place[1])
 
 
 def test_slices_are_decoded_once() -> None:
@@ -97,9 +94,16 @@ def test_numbers_that_no_endplate_has_are_counted() -> None:
 
 
 def test_neighbours_that_lean_on_others_are_no_witnesses() -> None:
-    """Planted: the clicked body counted."""
-    for held, start, count in (((False, True, False), 1, 2), ((False, True, True), 0, 0), ((False,) * 9, 4, 6)):
-        assert witnesses(SimpleNamespace(held=held, start=start)) == count  # type: ignore[arg-type]
+    """Those are believed that have two clear ones within three levels. Planted: leaning ones counted."""
+    for held, believed in (
+        ((False, True, False), (True, True, True)),
+        ((False, True, True), (True, False, False)),
+        ((False, True, True, True, True, False), (True, False, True, True, False, True)),
+    ):
+        nothing: Any = None
+        row = [Candidate(nothing, nothing, fit(), None, held=one) for one in held]  # type: ignore[arg-type]
+        found = _witnessed(row, SpineSettings())
+        assert tuple(one.reason is None for one in found) == believed
 
 
 def test_a_body_that_a_click_at_its_centre_does_not_give_ends_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,10 +112,10 @@ def test_a_body_that_a_click_at_its_centre_does_not_give_ends_the_list(monkeypat
     lost = phantom.vertebra("L1").frame.center_lps_mm
     real = naming.body_of_click
 
-    def clicked(where: CTVolume, click: Any, *rest: Any) -> Any:
+    def clicked(where: CTVolume, click: Any, *rest: Any, **more: Any) -> Any:
         if np.linalg.norm(click - lost) < 5:
             raise BodyNotFoundError("uncertain", "not this one")
-        return real(where, click, *rest)
+        return real(where, click, *rest, **more)
 
     monkeypatch.setattr(naming, "body_of_click", clicked)
     center = phantom.vertebra("L3").frame.center_lps_mm

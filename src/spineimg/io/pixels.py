@@ -129,13 +129,16 @@ def read_stored(record: SliceRecord) -> npt.NDArray[Any]:
     return _mask_unused_bits(stored, record)
 
 
-def _read_stored_rows(record: SliceRecord, first: int, last: int) -> npt.NDArray[Any]:
-    """Stored values of rows `first` up to but not `last` of a slice that is direct. Raises PixelError."""
-    rows, columns = record.matrix or (0, 0)
-    data = bytearray(record.frame_bytes // rows * (last - first))
+def _read_stored_window(record: SliceRecord, rows: slice, columns: slice) -> npt.NDArray[Any]:
+    """Stored values of some rows and columns of a slice that is direct. Raises PixelError."""
+    count, wide = record.matrix or (0, 0)
+    first, last = rows.start, min(rows.stop, count)
+    row_bytes = record.frame_bytes // count
+    data = bytearray(row_bytes * (last - first))
     start = (record.file.pixel_offset or 0) + record.frame * record.frame_bytes
-    _read_bytes(record, start + record.frame_bytes // rows * first, memoryview(data))
-    return _mask_unused_bits(np.frombuffer(data, dtype=_dtype(record)).reshape(last - first, columns), record)
+    _read_bytes(record, start + row_bytes * first, memoryview(data))
+    stored = np.frombuffer(data, dtype=_dtype(record)).reshape(last - first, wide)[:, columns]
+    return _mask_unused_bits(np.ascontiguousarray(stored), record)
 
 
 def _bytes_from_pydicom(record: SliceRecord) -> bytes:
@@ -392,12 +395,16 @@ class DicomSource:
         rescale = self._rescale(k)
         return to_hu(read_stored(self.records[k]), *rescale)
 
-    def read_rows(self, k: int, first: int, last: int) -> HUArray | None:
+    def read_window(self, k: int, rows: slice, columns: slice) -> HUArray | None:
         record = self.records[k]
-        if record.file.encapsulated or not _is_direct(record):
+        if (
+            record.file.encapsulated
+            or not _is_direct(record)
+            or rows.start >= rows.stop
+            or columns.start >= columns.stop
+        ):
             return None
-        rescale = self._rescale(k)
-        return to_hu(_read_stored_rows(record, first, last), *rescale)
+        return to_hu(_read_stored_window(record, rows, columns), *self._rescale(k))
 
     def _rescale(self, k: int) -> tuple[float, float]:
         record = self.records[k]

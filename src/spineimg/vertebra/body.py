@@ -96,6 +96,8 @@ _THICK_MM = 4.0
 """With slices farther apart every body is looked at twice."""
 _ELSEWHERE_MM, _SAME_DEG, _SAME_MM = 4.0, 4.0, 2.0
 """How far apart two looks are, and how much they may differ."""
+_BULGE_MM = 0.1
+"""Fits of flat endplates come out up to so much higher in the middle. Measured on cylinders with slices of 1-5 mm."""
 _METAL_HU, _CEMENT_HU, _SHARE = 1500.0, 700.0, 0.03
 """Bone islands reach 800 HU but fill less of a body. Engineering choice."""
 _SCLEROSIS_MM, _SCLEROSIS_HU = 4.0, 120.0
@@ -239,6 +241,7 @@ def assembled(
         move_mm=move_mm,
         explained=min(top.explained, bottom.explained),
         tilt_sd_deg=max(top.tilt_sd_deg, bottom.tilt_sd_deg),
+        convex_tilt_sd_deg=max((fit.tilt_sd_deg for fit in ends if fit.concavity_mm < -_BULGE_MM), default=0.0),
         disc_score=min(below.score, above.score),
         neighbours=body.height_mm / height_mm,
         oddities=top.oddities + bottom.oddities,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
@@ -146,58 +147,53 @@ def _start_window(shape: tuple[int, ...], middle: FloatArray, step_mm: float, se
 
 def _best_path(score: Field, start: np.ndarray, at: int) -> np.ndarray:
     """(slices, 2) indices of the path of the largest sum that passes through `start` in slice `at`."""
-    up = _reach(score[at:])
-    down = _reach(score[at::-1])
-    total = np.where(start, up[0][0] + down[0][0] - score[at], -np.inf)
-    first = np.unravel_index(int(np.argmax(total)), total.shape)
-    head = _trace(up[1], first)
-    feet = _trace(down[1], first)
-    return np.asarray(np.concatenate([feet[:0:-1], head]))
+    up, down = _sums(score[at:]), _sums(score[at::-1])
+    total = np.where(start, up[0] + down[0] - score[at], -np.inf)
+    row, column = (int(i) for i in np.unravel_index(int(np.argmax(total)), total.shape))
+    return np.array([*_traced(down, (row, column))[:0:-1], *_traced(up, (row, column))])
 
 
-_MOVES = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+def _sums(score: Field) -> list[Field]:
+    """Best sum from each point of each slice to the last slice."""
+    sums = [score[-1]]
+    for layer in score[-2::-1]:
+        sums.append(layer + best_beside(sums[-1]))
+    return sums[::-1]
 
 
-def _reach(score: Field) -> tuple[list[Field], list[np.ndarray]]:
-    """Best sum from each point of slice 0 to the last slice, and the moves that give it."""
-    best = score[-1]
-    choices: list[np.ndarray] = []
-    for k in range(len(score) - 2, -1, -1):
-        value, choice = sideways(best)
-        best = score[k] + value
-        choices.append(choice)
-    return [best], choices[::-1]
+def _traced(sums: list[Field], place: tuple[int, int]) -> list[tuple[int, int]]:
+    path = [place]
+    for further in sums[1:]:
+        path.append(place_beside(further, path[-1])[1])
+    return path
 
 
-def sideways(best: Field) -> tuple[Field, np.ndarray]:
-    """The best of the nine places around each one, less the cost of moving there, and which of _MOVES it is.
+def best_beside(sums: Field) -> Field:
+    """The best of the nine places around each one, less the cost of moving there.
 
     The cost is that of the rows and that of the columns, so each is chosen by itself.
     """
-    along, column = _beside(best)
-    value, row = _beside(along.T)
-    return value.T, (row.T + 1) * 3 + np.take_along_axis(
-        column, np.clip(np.arange(best.shape[0])[:, None] + row.T, 0, best.shape[0] - 1), axis=0
-    ) + 1
+    return _best_along(_best_along(sums).T).T
 
 
-def _beside(best: Field) -> tuple[Field, np.ndarray]:
-    """The best of each place and its two neighbours along the last axis, less the cost of moving, and the move."""
+def _best_along(sums: Field) -> Field:
+    """The best of each place and its two neighbours along the last axis, less the cost of moving."""
+    best, moved = sums.copy(), sums - np.float32(_STEP_COST_HU)
+    np.maximum(best[:, 1:], moved[:, :-1], out=best[:, 1:])
+    np.maximum(best[:, :-1], moved[:, 1:], out=best[:, :-1])
+    return best
+
+
+def place_beside(sums: Field, place: tuple[int, int]) -> tuple[float, tuple[int, int]]:
+    """What `best_beside` finds for one place, and where: of equal ones the place itself."""
+    rows, columns = ([at for at in (i, i - 1, i + 1) if 0 <= at < n] for i, n in zip(place, sums.shape, strict=True))
     cost = np.float32(_STEP_COST_HU)
-    value, move = best.copy(), np.zeros(best.shape, np.int8)
-    for step, here, there in ((-1, np.s_[:, 1:], best[:, :-1]), (1, np.s_[:, :-1], best[:, 1:])):
-        option = there - cost
-        better = option > value[here]
-        np.copyto(value[here], option, where=better)
-        np.copyto(move[here], np.int8(step), where=better)
-    return value, move
-
-
-def _trace(choices: list[np.ndarray], first: tuple[np.intp, ...]) -> np.ndarray:
-    place = (int(first[0]), int(first[1]))
-    path = [place]
-    for choice in choices:
-        a, b = _MOVES[int(choice[place])]
-        place = (place[0] + a, place[1] + b)
-        path.append(place)
-    return np.array(path)
+    options = [
+        max(((sums[row, column] - cost * (column != place[1]), column) for column in columns), key=itemgetter(0))
+        for row in rows
+    ]
+    best = [
+        (value - cost * (row != place[0]), (row, column)) for row, (value, column) in zip(rows, options, strict=True)
+    ]
+    value, found = max(best, key=itemgetter(0))
+    return float(value), found

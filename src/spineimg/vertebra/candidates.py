@@ -12,6 +12,7 @@ from spineimg.settings import setting
 from spineimg.vertebra.body import BodyNotFoundError, BodySettings, FittedBody, Scene, fit_between
 from spineimg.vertebra.chain import Chain, Disc, Zone
 from spineimg.vertebra.column import Column
+from spineimg.vertebra.sacrum import wings
 from spineimg.vertebra.trust import doubt
 from spineimg.vertebra.walls import Outline
 from spineimg.volume import CTVolume
@@ -89,6 +90,13 @@ class SpineSettings:
         "measured on phantoms: 98 % of tilts within 8 degrees at 3 mm, 12 at 4.8 mm",
         "with thicker slices no body is read from the bands of ossified discs",
     )
+    lumbosacral_deg: float = setting(
+        8.5,
+        "degree",
+        (0, 15),
+        "L5 is wedged by 5-12 degrees more than L4",
+        "so much more steeply than its neighbours' the lower endplate of a held body on the sacrum is thought to stand",
+    )
     lowest_wedge_deg: float = setting(
         0.0, "degree", (-10, 15), "L5 is higher in front by 5-20 degrees", "largest wedge of the body on the sacrum"
     )
@@ -96,15 +104,50 @@ class SpineSettings:
         0.3,
         "1",
         (0.1, 0.9),
-        "measured: 0.0-0.15 beside L5",
+        "measured: 0.0-0.28 beside L5",
         "part of bone at either side of the body from which on it is the sacrum",
     )
+    thick_mm: float = setting(
+        4.0,
+        "mm",
+        (0.5, 5.0),
+        "measured on phantoms (docs/body.md): at 3 mm neighbours are certain enough, at 4.8 mm not all",
+        "with slices farther apart or thicker the two next settings count",
+    )
+    clear_tilt_deg: float = setting(
+        1.5,
+        "degree",
+        (0.5, 3.0),
+        "measured on phantoms: at 4.8 mm 3 of 7 bodies with more were wrong",
+        "bodies stand by themselves with a standard error of tilt below it; the others are held to the tilt of these",
+    )
+    witnesses: int = setting(
+        2,
+        "",
+        (1, 6),
+        "measured on phantoms: a row of bodies held to a single one stands up to 10 degrees off",
+        "at least so many neighbours within three levels must stand by themselves",
+    )
+
+
+def for_slices(settings: SpineSettings, slice_mm: float) -> SpineSettings:
+    """The settings for slices so thick: where they are thick, fewer bodies stand by themselves."""
+    if slice_mm <= settings.thick_mm:
+        return settings
+    trust = replace(settings.body.trust, tilt_sd_deg=min(settings.body.trust.tilt_sd_deg, settings.clear_tilt_deg))
+    return replace(settings, body=replace(settings.body, trust=trust))
+
+
+def slice_mm(volume: CTVolume) -> float:
+    """Distance or thickness of slices, whichever is more."""
+    return max(volume.geometry.spacing_mm[0], volume.acquisition.slice_thickness_mm or 0.0)
 
 
 SOFT_CODES = frozenset(
     {"uncertain", "endplates_unclear", "neighbours_contradict", "endplates_contradict", "walls_unclear", "not_a_body"}
 )
 """Reasons of refusal that neighbours may outweigh."""
+SACRUM = ("sacrum", "the sacrum begins")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -124,9 +167,16 @@ class Candidate:
 def candidates_of(
     volume: CTVolume, scene: Scene, zones: Sequence[Zone], chain: Chain, settings: SpineSettings
 ) -> list[Candidate]:
-    """Every body between two discs of the chain, judged by itself."""
-    found = []
-    for height, (below, above) in zip(chain.height_mm, pairwise(chain.discs), strict=False):
+    """Every body between two discs of the chain, judged by itself; of the sacrum, below the start, one, unfitted."""
+    pairs = list(zip(chain.height_mm, pairwise(chain.discs), strict=False))
+    sacral = [
+        i
+        for i, (_, (below, above)) in enumerate(pairs)
+        if above.lower.arc_mm < 0 and wings(scene.crop, scene.column, below, above) >= settings.wings
+    ]
+    first = max(sacral, default=-1)
+    found = [Candidate(*pairs[first][1], None, SACRUM)] if sacral else []
+    for height, (below, above) in pairs[first + 1 :]:
         rough = rough_between(zones, scene.column, below, above)
         try:
             fit = fit_between(volume, scene, rough, (below, above), height, settings.body)

@@ -323,54 +323,73 @@ class _Rows:
         self.value[:, at] = value
 
 
-def _best_chain(problem: _Problem, settings: ChainSettings) -> tuple[float, list[tuple[int, int, int]]]:
-    """Score, and (lower step, upper step, part of the body above) of the best row of discs, from feet to head."""
-    steps, root = problem.scores.shape[1], problem.root
-    low, usual, high = settings.height
-    # Spans from the longest to the shortest: then the steps they start from ascend.
+@dataclass(frozen=True, eq=False, slots=True)
+class _Costs:
+    """What does not depend on the rows so far, for a body whose superior face lies at each step.
+
+    spans: (spans,) heights that bodies may have, in steps, from the longest to the shortest: then the steps they start
+    from ascend. worth: (steps, spans) of a body; height: (steps, parts, spans) cost of it; disc: (steps, parts, discs)
+    cost of the disc above; first: (steps, parts) whether it may be the lowest.
+    """
+
+    spans: npt.NDArray[np.intp]
+    worth: FloatArray
+    height: FloatArray
+    disc: FloatArray
+    first: npt.NDArray[np.bool_]
+
+
+def _costs(problem: _Problem, settings: ChainSettings) -> _Costs:
+    root, (low, _, high) = problem.root, settings.height
     spans = np.arange(int(high * root.max()), int(np.ceil(low * root.min())) - 1, -1)
-    far, near = int(spans[0]), int(spans[-1])
+    far, t = int(spans[0]), np.arange(len(root))[:, None]
     passed = np.concatenate([np.zeros(far + 1), np.cumsum(problem.skipped)])
     bone = np.concatenate([np.zeros(far + 1), np.cumsum(problem.pedicles)])
+    inside = passed[np.maximum(t + far - problem.margin, t + far - spans)] - passed[t + far - spans + problem.margin]
+    upper = _mean(bone, t + far - (0.55 * spans).astype(int), t + far - 1)
+    below = _mean(bone, np.maximum(t + far - spans - 5, 0), t + far - (0.72 * spans).astype(int))
+    worth = settings.pedicle * (upper - below) - np.maximum(inside, 0)
+    size = root[np.maximum(0, t - (0.35 * root[t]).astype(int))]
+    fits = (spans >= np.ceil(low * size)) & (spans <= np.floor(high * size))
+    body = problem.parts * size
+    height = 0.7 * np.minimum(np.abs(spans - body[..., None]) / (settings.height_sd * body[..., None]), 4)
+    relative = problem.disc_mm / body[..., None]
+    disc = 0.4 * np.maximum(np.abs(relative / 0.3 - 1) / 0.5 - 1, 0) + 9.0 * (relative > 0.55)
+    return _Costs(spans, np.where(fits, worth, -1e9), height, disc, t < 1.5 * body)
+
+
+def _best_chain(problem: _Problem, settings: ChainSettings) -> tuple[float, list[tuple[int, int, int]]]:
+    """Score, and (lower step, upper step, part of the body above) of the best row of discs, from feet to head."""
+    steps, costs, usual = problem.scores.shape[1], _costs(problem, settings), settings.height[1]
+    far, near = int(costs.spans[0]), int(costs.spans[-1])
     every = np.arange(len(problem.parts))
+    prior = -(((problem.parts - usual) / (0.2 * usual)) ** 2)
     rows = _Rows(len(problem.parts), far, steps)
     for t in range(steps):
         if t >= near:
             rows.settle(t - near, settings.drift)
-        size = float(root[max(0, t - int(0.35 * root[t]))])
-        body = problem.parts[:, None] * size
-        inside = (
-            passed[np.maximum(t + far - problem.margin, t + far - spans)] - passed[t + far - spans + problem.margin]
-        )
-        upper = _mean(bone, t + far - (0.55 * spans).astype(int), t + far - 1)
-        below = _mean(bone, np.maximum(t + far - spans - 5, 0), t + far - (0.72 * spans).astype(int))
-        worth = settings.pedicle * (upper - below) - np.maximum(inside, 0)
-        worth = np.where((spans >= int(np.ceil(low * size))) & (spans <= int(high * size)), worth, -1e9)
-        cost = 0.7 * np.minimum(np.abs(spans - body) / (settings.height_sd * body), 4)
-        options = rows.value[:, t : t + far - near + 1] - cost + worth
+        options = rows.value[:, t : t + far - near + 1] - costs.height[t] + costs.worth[t]
         at = options.argmax(axis=1)
-        value, previous = options[every, at], t - spans[at]
-        prior = -(((problem.parts - usual) / (0.2 * usual)) ** 2)
-        fresh = (t < 1.5 * body[:, 0]) & (value < prior)
-        value, previous = np.where(fresh, prior, value), np.where(fresh, -1, previous)
-        rows.before[:, far + t] = previous
-        _add_discs(rows, problem, t, value, body)
-    last = np.arange(steps) > steps - 1 - 1.5 * problem.parts[:, None] * root[-1]
+        value = options[every, at]
+        fresh = costs.first[t] & (value < prior)
+        rows.before[:, far + t] = np.where(fresh, -1, t - costs.spans[at])
+        _add_discs(rows, problem, t, np.where(fresh, prior, value), costs.disc[t])
+    last = np.arange(steps) > steps - 1 - 1.5 * problem.parts[:, None] * problem.root[-1]
     total = np.where(last, rows.value[:, far:], -1e9)
     which, end = (int(i) for i in np.unravel_index(int(total.argmax()), total.shape))
     return _traced(rows, which, end) if total[which, end] > -1e8 else (-1e9, [])
 
 
-def _add_discs(rows: _Rows, problem: _Problem, t: int, value: FloatArray, body: FloatArray) -> None:
-    """Rows whose last disc has its lower face at step t."""
-    relative = problem.disc_mm / body
-    cost = 0.4 * np.maximum(np.abs(relative / 0.3 - 1) / 0.5 - 1, 0) + 9.0 * (relative > 0.55)
-    fits = problem.disc_mm[t + problem.disc_mm < problem.scores.shape[1]]
-    new = value[:, None] + problem.scores[: len(fits), t] - cost[:, : len(fits)]
-    uppers = rows.spare + t + fits
-    better = new > rows.value[:, uppers]
-    rows.value[:, uppers] = np.where(better, new, rows.value[:, uppers])
-    rows.lower[:, uppers] = np.where(better, t, rows.lower[:, uppers])
+def _add_discs(rows: _Rows, problem: _Problem, t: int, value: FloatArray, cost: FloatArray) -> None:
+    """Rows whose last disc has its lower face at step t. cost: (parts, discs)."""
+    fits = int(np.searchsorted(problem.disc_mm, problem.scores.shape[1] - t))
+    new = value[:, None] + problem.scores[:fits, t] - cost[:, :fits]
+    # Heights of discs follow one another, so do the steps of their upper faces.
+    first = rows.spare + t + int(problem.disc_mm[0])
+    uppers = np.s_[:, first : first + fits]
+    better = new > rows.value[uppers]
+    np.copyto(rows.value[uppers], new, where=better)
+    np.copyto(rows.lower[uppers], t, where=better)
 
 
 def _traced(rows: _Rows, which: int, end: int) -> tuple[float, list[tuple[int, int, int]]]:

@@ -175,7 +175,7 @@ def _shape(x: FloatArray, y: FloatArray, scale: float) -> FloatArray:
 class Edge:
     """A step at 0, seen by a slice of half-width `half` and a Gaussian of `blur`, tabulated every _GRID_MM.
 
-    table: (n, 4) its value, its rate, and what is added to both up to the next row; it begins at -reach_mm.
+    table: (4, n) its value, its rate, and what is added to both up to the next column; it begins at -reach_mm.
     """
 
     reach_mm: float
@@ -183,10 +183,12 @@ class Edge:
 
     def at(self, depth: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Value and rate, both of the shape of depth."""
-        place = np.clip((depth + self.reach_mm) / _GRID_MM, 0, len(self.table) - 1)
+        place = (depth + self.reach_mm) / _GRID_MM
+        place = np.minimum(np.maximum(place, 0, out=place), self.table.shape[1] - 1, out=place)
         low = place.astype(np.intp)
-        part, row = place - low, self.table[low]
-        return row[..., 0] + part * row[..., 2], row[..., 1] + part * row[..., 3]
+        part = place - low
+        value, rate, more_value, more_rate = (row.take(low) for row in self.table)
+        return value + part * more_value, rate + part * more_rate
 
 
 def edge_of(half: float, blur: float) -> Edge:
@@ -198,8 +200,8 @@ def edge_of(half: float, blur: float) -> Edge:
     n_high, n_low = ndtr(high), ndtr(low)
     bell = (np.exp(-0.5 * high**2) - np.exp(-0.5 * low**2)) / np.sqrt(2 * np.pi)
     value = (high * n_high - low * n_low + bell) * (blur / (2 * half))
-    table = np.stack([value, (n_high - n_low) / (2 * half)], axis=-1)
-    return Edge(reach, np.concatenate([table, np.diff(table, axis=0, append=table[-1:])], axis=1))
+    table = np.stack([value, (n_high - n_low) / (2 * half)])
+    return Edge(reach, np.concatenate([table, np.diff(table, append=table[:, -1:])]))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -218,7 +220,8 @@ class Faces:
         inner, outer, near, far = (pair[0] for pair in (self.inner, self.outer, self.near, self.far))
         found = np.empty((*self.depth.shape, 12))
         for i, part in enumerate((1 - inner, inner - outer, outer - near)):
-            np.multiply(part[..., None], slopes, out=found[..., 3 * i : 3 * i + 3])
+            for j in range(3):
+                np.multiply(part, slopes[:, j], out=found[..., 3 * i + j])
         found[..., 9], found[..., 10] = near - far, far
         np.multiply(np.minimum(self.depth, 0), 1 - inner, out=found[..., 11])
         return found

@@ -8,7 +8,7 @@ instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,6 +108,9 @@ _FAINT_SHELL_HU = 120.0
 _ODD_COST, _TILT_COST = 0.08, 0.005
 """Engineering choice: of two fits that explain about as much the one with possible tissues and a certain tilt."""
 _CLEAR_TILT_DEG, _OTHER_TILT_DEG, _OTHER_SHIFTS_MM = 0.7, 5.0, np.arange(-1.5, 1.6, 0.5)
+_OPEN_TILT_DEG, _VALLEYS = 3.0, 2
+"""With a larger standard error of tilt the best of the tilts that tell it is a start of its own, so many times.
+Engineering choice: as TrustSettings.tilt_sd_deg, beyond which no fit is believed by itself."""
 _SCANNED = 500
 """About so many voxels are enough to choose among starts."""
 _BIWEIGHT = 4.685
@@ -160,21 +163,18 @@ def _voxels(
         return None
     stride = _stride(geometry, frame.outline, inside + outside, settings.voxels)
     wide2 = float(frame.outline.radius_mm.max()) ** 2
-    places, values = [], []
-    for k in range(low[0], high[0] + 1):
-        rows, columns = np.arange(low[1], high[1] + 1, stride), np.arange(low[2], high[2] + 1, stride)
-        x, y, z = _local_grid(geometry, frame, k, rows, columns)
-        depth = sign * (z - faces[0].height(x, y))
-        beyond = sign * (z - faces[1].height(x, y))
-        near = (depth > -inside) & (depth < outside) & (beyond < _BEYOND_MM + half_slice) & (x * x + y * y < wide2)
-        r, c = np.nonzero(near)
-        if not len(r):
-            continue
-        hu = volume.read_rows(k, low[1], high[1] + 1)[rows[r] - low[1], columns[c]]
-        good = volume.valid(k, hu)
-        places.append(np.stack([x[r, c], y[r, c], z[r, c]], axis=-1)[good])
-        values.append(hu[good].astype(np.float64))
-    return (np.concatenate(places), np.concatenate(values)) if places else None
+    box = [slice(int(first), int(last) + 1) for first, last in zip(low, high, strict=True)]
+    place = _local_grid(geometry, frame, box, stride)
+    x, y, z = place
+    depth, beyond = (sign * (z - face.height(x, y)) for face in faces)
+    near = (depth > -inside) & (depth < outside) & (beyond < _BEYOND_MM + half_slice) & (x * x + y * y < wide2)
+    values, good = [], []
+    for i in np.flatnonzero(near.any(axis=(1, 2))):
+        k = int(low[0] + i)
+        hu = volume.read_window(k, box[1], box[2])[::stride, ::stride][near[i]]
+        values.append(hu.astype(np.float64))
+        good.append(volume.valid(k, hu))
+    return (place[:, near].T[np.concatenate(good)], np.concatenate(values)[np.concatenate(good)]) if values else None
 
 
 def _index_box(
@@ -197,22 +197,57 @@ def _stride(geometry: Geometry, outline: Outline, height: float, wanted: int) ->
     return max(1, round(float(np.sqrt(voxels / wanted))))
 
 
-def _local_grid(
-    geometry: Geometry, frame: LocalFrame, k: int, rows: npt.NDArray[np.int_], columns: npt.NDArray[np.int_]
-) -> FloatArray:
-    """(3, rows, columns) local coordinates of pixels of slice k."""
-    first = frame.local(geometry.origins_lps_mm[k])
-    row, column = frame.axes @ geometry.row_step_lps_mm, frame.axes @ geometry.column_step_lps_mm
-    return np.asarray(first[:, None, None] + row[:, None, None] * rows[:, None] + column[:, None, None] * columns)
+def _local_grid(geometry: Geometry, frame: LocalFrame, box: Sequence[slice], stride: int) -> FloatArray:
+    """(3, slices, rows, columns) local coordinates of every slice of a box, and of every `stride`th row and column."""
+    slices, rows, columns = box
+    first = np.stack([frame.local(origin) for origin in geometry.origins_lps_mm[slices]], axis=1)[..., None, None]
+    row, column = (frame.axes @ step for step in (geometry.row_step_lps_mm, geometry.column_step_lps_mm))
+    down = row[:, None, None, None] * np.arange(rows.start, rows.stop, stride)[:, None]
+    across = column[:, None, None, None] * np.arange(columns.start, columns.stop, stride)
+    return np.asarray(first + down + across)
 
 
 # -- solving ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Valley:
+    """Where the steps came to rest. numbers, normal: of the surfaces, and their normal equations."""
+
+    numbers: FloatArray
+    tissues: FloatArray
+    spread: float
+    normal: FloatArray
+
+    @property
+    def tilt_sd_deg(self) -> float:
+        """From the curvature here."""
+        return float(np.degrees(np.hypot(*self.errors[1:3])))
+
+    @property
+    def errors(self) -> FloatArray:
+        return np.asarray(self.spread * np.sqrt(np.diag(np.linalg.inv(self.normal)) * _CORRELATION))
+
+
 def _solve(problem: Problem, superior: bool) -> EndplateFit | None:
     if len(problem.hu) < 150:
         return None
-    numbers = _scan(problem)
+    valley = _settled(problem, _scan(problem))
+    tilt_sd_deg, better = _tilt(problem, valley)
+    for _ in range(_VALLEYS):
+        if tilt_sd_deg < _OPEN_TILT_DEG or better is None:
+            break
+        # Hardly worse, or even better, 5 degrees away: the steps may have come to rest beside the deeper valley.
+        other = _settled(_part(problem), better).numbers
+        if _cost(problem, other, valley.spread) >= _cost(problem, valley.numbers, valley.spread):
+            break
+        valley = _settled(problem, other)
+        tilt_sd_deg, better = _tilt(problem, valley)
+    return _result(problem, valley, tilt_sd_deg, superior)
+
+
+def _settled(problem: Problem, numbers: FloatArray) -> _Valley:
+    """Gauss-Newton steps from a start."""
     weight, spread = np.ones(len(problem.hu)), _USUAL_SPREAD_HU
     slopes = problem.slopes
     for step in range(_STEPS):
@@ -235,7 +270,7 @@ def _solve(problem: Problem, superior: bool) -> EndplateFit | None:
         numbers = numbers + move * min(1.0, 1.5 / max(1e-9, float(np.abs(move[[0, 5]]).max())))
         if np.abs(move[0]) < 0.005 and np.abs(move[1:3]).max() < 0.0005:
             break
-    return _result(problem, numbers, tissues, spread, normal, superior)
+    return _Valley(numbers, tissues, spread, normal)
 
 
 def _projected(
@@ -299,41 +334,44 @@ def _scan(problem: Problem) -> FloatArray:
     return found
 
 
-def _tilt_sd_deg(problem: Problem, numbers: FloatArray, spread: float, guess_deg: float) -> float:
-    """The standard error of the tilt, by how much worse tilts of 5 degrees more or less explain the voxels; 50 where
-    one of them, with whatever tissues, explains them better.
+def _tilt(problem: Problem, valley: _Valley) -> tuple[float, FloatArray | None]:
+    """The standard error of the tilt, by how much worse tilts of 5 degrees more or less explain the voxels, and the
+    best of these (None where the error is small anyway); 50 where it, with whatever tissues, explains them better.
 
-    Where an endplate lies in one slice, the misfit stays level and then rises steeply: its curvature at the best place,
-    from which `guess_deg` comes, tells too little.
+    Where an endplate lies in one slice, the misfit stays level and then rises steeply: its curvature at the best place
+    tells too little.
     """
-    if guess_deg < _CLEAR_TILT_DEG:
-        return guess_deg
-    part, rise = _part(problem), float(np.tan(np.radians(_OTHER_TILT_DEG)))
-    scale = len(problem.hu) / len(part.hu) / (spread**2 * _CORRELATION)
-
-    def cost(tried: FloatArray, shifts: FloatArray) -> float:
-        left = np.minimum(_left(part, tried, shifts), 3 * spread)
-        held = np.square((tried - problem.centre) / problem.sd).sum()
-        return float(np.square(left).sum(axis=1).min() * scale + held)
-
-    own, worse = cost(numbers, np.zeros(1)), np.inf
+    if valley.tilt_sd_deg < _CLEAR_TILT_DEG:
+        return valley.tilt_sd_deg, None
+    rise, own = float(np.tan(np.radians(_OTHER_TILT_DEG))), _cost(problem, valley.numbers, valley.spread)
+    worse, best = np.inf, valley.numbers
     for turn in ((rise, 0.0), (-rise, 0.0), (0.0, rise), (0.0, -rise)):
-        tried = numbers.copy()
+        tried = valley.numbers.copy()
         tried[[1, 2]] += turn
-        worse = min(worse, cost(tried, _OTHER_SHIFTS_MM) - own)
-    return float(_OTHER_TILT_DEG / np.sqrt(max(worse, 0.01)))
+        costs = _costs(problem, tried, _OTHER_SHIFTS_MM, valley.spread)
+        i = int(costs.argmin())
+        if costs[i] - own < worse:
+            worse, best = float(costs[i] - own), tried
+            best[0] += _OTHER_SHIFTS_MM[i]
+    return float(_OTHER_TILT_DEG / np.sqrt(max(worse, 0.01))), best
 
 
-def _result(
-    problem: Problem,
-    numbers: FloatArray,
-    tissues: FloatArray,
-    spread: float,
-    normal: FloatArray,
-    superior: bool,
-) -> EndplateFit:
+def _cost(problem: Problem, numbers: FloatArray, spread: float) -> float:
+    return float(_costs(problem, numbers, np.zeros(1), spread)[0])
+
+
+def _costs(problem: Problem, numbers: FloatArray, shifts: FloatArray, spread: float) -> FloatArray:
+    """(shifts,) misfit in standard errors squared when the surface is moved by each shift, mm, whatever the tissues."""
+    part = _part(problem)
+    left = np.minimum(_left(part, numbers, shifts), 3 * spread)
+    scale = len(problem.hu) / len(part.hu) / (spread**2 * _CORRELATION)
+    held = np.square((numbers - problem.centre) / problem.sd).sum()
+    return np.asarray(np.square(left).sum(axis=1) * scale + held)
+
+
+def _result(problem: Problem, valley: _Valley, tilt_sd_deg: float, superior: bool) -> EndplateFit:
     sign = 1.0 if superior else -1.0
-    errors = spread * np.sqrt(np.diag(np.linalg.inv(normal)) * _CORRELATION)
+    numbers, tissues, spread = valley.numbers, valley.tissues, valley.spread
     columns = faces_of(problem, numbers).columns(problem.slopes)
     left = np.minimum(np.abs(problem.hu - columns @ tissues), 4 * spread)
     # Against a smooth field without any face: what does the face explain?
@@ -354,6 +392,6 @@ def _result(
         shell_hu=float(tissues[3 if problem.shell_mm else 0]),
         bone_hu=float(tissues[0]),
         disc_hu=float(tissues[6]),
-        tilt_sd_deg=_tilt_sd_deg(problem, numbers, spread, float(np.degrees(np.hypot(*errors[1:3])))),
-        height_sd_mm=float(errors[0]),
+        tilt_sd_deg=tilt_sd_deg,
+        height_sd_mm=float(valley.errors[0]),
     )

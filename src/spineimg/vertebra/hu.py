@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -28,6 +28,7 @@ from spineimg.vertebra.quality import (
     metal_notes,
     vertebra_notes,
 )
+from spineimg.vertebra.spine import Solved
 from spineimg.volume import CTVolume
 
 Vector = tuple[float, float, float]
@@ -104,19 +105,25 @@ _COARSE_MM2 = 4.0
 
 
 def measure(
-    volume: CTVolume, roi: VertebraRoi, settings: HuSettings | None = None, plane: str = "endplate"
+    volume: CTVolume,
+    roi: VertebraRoi,
+    settings: HuSettings | None = None,
+    plane: str = "endplate",
+    *,
+    solve: Callable[[], Solved] | None = None,
 ) -> VertebraHU:
     """Trabecular HU of one vertebra in the planes of its ROIs.
 
     The mean of the slice means is the vertebral HU. When any plane has no number the vertebra has none, for a mean of
     the other planes would be another quantity. What cannot be measured is None with a note; nothing is raised for it.
 
-    plane: "scanner" refuses ellipses tilted to the slices; "endplate" resamples them.
+    plane: "scanner" refuses ellipses tilted to the slices; "endplate" resamples them. solve: gives the volume's spine
+    to clicks that lean on it, once for several vertebrae (`spine.once`).
     """
     chosen = settings or HuSettings()
     reader = SliceReader(volume)
     try:
-        planes, notes, body = _planes(reader, roi, chosen, plane)
+        planes, notes, body = _planes(reader, roi, chosen, plane, solve)
     except PixelError as error:
         return VertebraHU(notes=(undecodable(error, roi.level),))
     if not planes:
@@ -148,14 +155,18 @@ class EllipseMeter:
 
 
 def _planes(
-    reader: SliceReader, roi: VertebraRoi, settings: HuSettings, plane: str
+    reader: SliceReader,
+    roi: VertebraRoi,
+    settings: HuSettings,
+    plane: str,
+    solve: Callable[[], Solved] | None,
 ) -> tuple[tuple[RoiPlane, ...], tuple[Note, ...], Body | None]:
     """The ROIs of a vertebra on their planes, by ellipses, else by a mask, else from a click. Raises PixelError."""
     if not roi.ellipses and roi.mask is not None:
         return *mask_planes(reader, roi.mask, roi.level, settings.mask), None
     placed = Placed(roi.ellipses, (), None)
     if not roi.ellipses and roi.center_lps_mm is not None:
-        placed = rois_of_click(reader.volume, roi.center_lps_mm, roi.level, plane, settings.click)
+        placed = rois_of_click(reader.volume, roi.center_lps_mm, roi.level, plane, settings.click, solve=solve)
     elif not roi.ellipses:
         note = Note("no_roi", "this level was asked for, but no ROI says where it is", roi.level)
         placed = Placed((), (note,), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -17,14 +17,12 @@ from spineimg.rois import RoiSet, VertebraRoi
 from spineimg.vertebra.body import Body, BodyNotFoundError, agree
 from spineimg.vertebra.candidates import SpineSettings
 from spineimg.vertebra.click import ClickSettings, body_of_click
-from spineimg.vertebra.spine import Spine, find_spine, search_spine
+from spineimg.vertebra.spine import SAME_DEG, SAME_MM, Solved, Spine, find_spine, once, search_spine
 from spineimg.volume import CTVolume, keeping
 
 _COUNTS = tuple(product((5, 6, 4), (12, 13, 11)))
 """Numbers of lumbar and thoracic vertebrae, the usual ones first (Tins 2016: 5-6 lumbar; 14 % have other ribs)."""
 _MOST_LUMBAR = 6
-_SAME_DEG, _SAME_MM = 5.0, 3.0
-"""Two fits whose endplates stand farther apart are of two minds: neither is believed. Engineering choice."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,34 +63,46 @@ def name_spine(
     that contradict each other, SeriesError for a series whose geometry does not allow measuring, PixelError.
     """
     volume.require_usable()
-    volume, click = keeping(volume), ClickSettings(body=(settings or SpineSettings()).body)
+    volume, chosen = keeping(volume), settings or SpineSettings()
+    clicks = _Clicks(volume, ClickSettings(body=chosen.body), once(volume, chosen))
     if not seed:
-        return _reachable(volume, _from_sacrum(search_spine(volume, settings)), None, click)
+        return _reachable(clicks, _from_sacrum(search_spine(volume, chosen, solve=clicks.solve)), None)
     seeds = {parse_level(level): np.asarray(point, dtype=np.float64) for level, point in seed.items()}
     first = next(iter(seeds))
-    spine = find_spine(volume, seeds[first], settings, beside=True)
-    known = {spine.start: first}
+    spine = find_spine(volume, seeds[first], chosen, beside=True, solve=clicks.solve)
+    told = {spine.start: first}
     for level in list(seeds)[1:]:
         at = _index(spine, seeds[level])
-        if at in known:
-            raise RoiError(f"the seeds {known[at]} and {level} lie in one vertebra: keep one")
-        known[at] = level
-    named = _named(spine, known, confirmed=True)
+        if at in told:
+            raise RoiError(f"the seeds {told[at]} and {level} lie in one vertebra: keep one")
+        told[at] = level
+    named = _named(spine, told, confirmed=True)
     if 0 <= spine.start < len(spine.bodies):
-        return _reachable(volume, named, first, click)
+        return _reachable(clicks, named, first)
     text = f"the image cuts {first}, which the seed names: it names its neighbours and is not listed itself"
     nearest = named.vertebrae[-1 if spine.start < 0 else 0].level
-    return _reachable(volume, replace(named, notes=(*named.notes, Note("seed_cut", text, nearest))), nearest, click)
+    return _reachable(clicks, replace(named, notes=(*named.notes, Note("seed_cut", text, nearest))), nearest)
 
 
-def _reachable(volume: CTVolume, named: NamedSpine, first: str | None, settings: ClickSettings) -> NamedSpine:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Clicks:
+    """What answers a click: the volume and its spine, solved once for all of them."""
+
+    volume: CTVolume
+    settings: ClickSettings
+    solve: Callable[[], Solved]
+
+    def body(self, click_lps_mm: FloatArray) -> Body:
+        return body_of_click(self.volume, click_lps_mm, self.settings, solve=self.solve)
+
+
+def _reachable(clicks: _Clicks, named: NamedSpine, first: str | None) -> NamedSpine:
     """The bodies around `first` (else the longest run) that a click at their own centre gives again.
 
     Whoever measures the list clicks there. Raises BodyNotFoundError when `first` is none of them.
     """
-    again = [_found_again(volume, one, settings) for one in named.vertebrae]
     runs: list[list[NamedBody]] = [[]]
-    for one in again:
+    for one in (_found_again(clicks, listed) for listed in named.vertebrae):
         if one is not None:
             runs[-1].append(one)
         elif runs[-1]:
@@ -109,16 +119,18 @@ def _reachable(volume: CTVolume, named: NamedSpine, first: str | None, settings:
     return NamedSpine(tuple(run), named.unnamed, tuple(notes), named.spine)
 
 
-def _found_again(volume: CTVolume, one: NamedBody, settings: ClickSettings) -> NamedBody | None:
-    """The body as a click at its centre gives it; another fit only when a click at that one's centre agrees."""
+def _found_again(clicks: _Clicks, one: NamedBody) -> NamedBody | None:
+    """The body as a click at its centre gives it: another fit only when it is no poorer, and a click at that one's
+    centre agrees."""
     try:
-        again = body_of_click(volume, one.body.center_lps_mm, settings)
-        if agree(again, one.body, _SAME_DEG, _SAME_MM):
+        again = clicks.body(one.body.center_lps_mm)
+        if agree(again, one.body, SAME_DEG, SAME_MM):
             return one
-        third = body_of_click(volume, again.center_lps_mm, settings)
+        third = clicks.body(again.center_lps_mm)
     except BodyNotFoundError:
         return None
-    return replace(one, body=again) if agree(third, again, _SAME_DEG, _SAME_MM) else None
+    better = again.quality >= one.body.quality and agree(third, again, SAME_DEG, SAME_MM)
+    return replace(one, body=again) if better else None
 
 
 def _index(spine: Spine, point: FloatArray) -> int:

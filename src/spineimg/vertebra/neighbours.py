@@ -14,7 +14,7 @@ import numpy as np
 from spineimg.geometry import FloatArray
 from spineimg.vertebra.bands import banded
 from spineimg.vertebra.body import Body, BodyNotFoundError, FittedBody, Scene, fit_between
-from spineimg.vertebra.candidates import SOFT_CODES, Candidate, SpineSettings, gap_mm, rough_between
+from spineimg.vertebra.candidates import SACRUM, SOFT_CODES, Candidate, SpineSettings, gap_mm, rough_between, slice_mm
 from spineimg.vertebra.chain import Disc, Face, Zone
 from spineimg.vertebra.column import Column
 from spineimg.vertebra.endplate_model import LEAN_PART
@@ -35,7 +35,7 @@ def spoken_for(
             i
             for i, one in enumerate(found)
             if i not in tried
-            and _is_unclear(one)
+            and is_unclear(one)
             and any(0 <= j < len(found) and found[j].reason is None for j in (i - 1, i + 1))
         ]
         if not doubtful:
@@ -44,22 +44,35 @@ def spoken_for(
         tried.add(i)
         found[i] = _held(volume, scene, zones, found, i, _near(found, i, believed=True)[:4], settings)
     # Where no one is clear (bridged discs), all around it together still tell how endplates stand.
-    unclear = [i for i, one in enumerate(found) if _is_unclear(one) and i not in tried]
+    unclear = [i for i, one in enumerate(found) if is_unclear(one) and i not in tried]
     peers = {i: _near(found, i, believed=False) for i in unclear}
     for i in unclear:
         if len(peers[i]) >= _FEWEST_PEERS:
             found[i] = _held(volume, scene, zones, candidates, i, peers[i], settings)
-    apart = max(volume.geometry.spacing_mm[0], volume.acquisition.slice_thickness_mm or 0.0)
-    return _by_bands(scene, found, apart, settings)
+    apart = slice_mm(volume)
+    found = _by_bands(scene, found, apart, settings)
+    return _witnessed(found, settings) if apart > settings.thick_mm else found
 
 
-def _by_bands(scene: Scene, candidates: list[Candidate], slice_mm: float, settings: SpineSettings) -> list[Candidate]:
+def _witnessed(candidates: list[Candidate], settings: SpineSettings) -> list[Candidate]:
+    """Held bodies are believed where enough of those that held them stand by themselves."""
+    text = "in slices as thick as these too few of the bodies beside it are clear by themselves"
+    found = list(candidates)
+    for i, one in enumerate(candidates):
+        near = _near(candidates, i, believed=True)
+        clear = sum(not candidates[j].held for j in near)
+        if one.held and one.reason is None and clear < settings.witnesses:
+            found[i] = replace(one, reason=("uncertain", text))
+    return found
+
+
+def _by_bands(scene: Scene, candidates: list[Candidate], apart_mm: float, settings: SpineSettings) -> list[Candidate]:
     """Bodies that are still unclear, between the edges of bright bands (ossified discs), where several such agree."""
-    if slice_mm > settings.bands_mm:
+    if apart_mm > settings.bands_mm:
         return candidates
     read = list(candidates)
     for i, one in enumerate(candidates):
-        fit = banded(scene, one.fit.frame, (one.below, one.above), slice_mm) if _is_unclear(one) and one.fit else None
+        fit = banded(scene, one.fit.frame, (one.below, one.above), apart_mm) if is_unclear(one) and one.fit else None
         if fit is not None:
             read[i] = replace(one, fit=fit, reason=None, held=True)
     found = list(candidates)
@@ -76,7 +89,8 @@ def _by_bands(scene: Scene, candidates: list[Candidate], slice_mm: float, settin
     return found
 
 
-def _is_unclear(one: Candidate) -> bool:
+def is_unclear(one: Candidate) -> bool:
+    """Whether neighbours, or a second look, may outweigh why it is not believed."""
     return one.reason is not None and one.reason[0] in SOFT_CODES
 
 
@@ -84,7 +98,7 @@ def _near(candidates: Sequence[Candidate], i: int, *, believed: bool) -> list[in
     """Neighbours with a fit within three levels, nearest first; believed: only those that are."""
     near = sorted((j for j in range(len(candidates)) if 0 < abs(j - i) <= 3), key=lambda j: abs(j - i))
     fits = [j for j in near if candidates[j].fit is not None]
-    return [j for j in fits if candidates[j].reason is None or (not believed and _is_unclear(candidates[j]))]
+    return [j for j in fits if candidates[j].reason is None or (not believed and is_unclear(candidates[j]))]
 
 
 def _held(
@@ -100,7 +114,10 @@ def _held(
     one = candidates[i]
     neighbours = [fit for fit in (candidates[j].fit for j in near) if fit is not None]
     rise = np.median(np.concatenate([_rises(scene.column, fit.body) for fit in neighbours]), axis=0)
-    discs = tuple(_leaning(disc, rise / LEAN_PART) for disc in (one.below, one.above))
+    # The disc on the sacrum is wedged: L5's lower endplate stands more steeply than any above it.
+    more = settings.lumbosacral_deg if i > 0 and candidates[i - 1].reason == SACRUM else 0.0
+    lower = rise + np.array([0.0, np.tan(np.radians(more))])
+    discs = (_leaning(one.below, lower / LEAN_PART), _leaning(one.above, rise / LEAN_PART))
     endplates = replace(
         settings.body.endplates, tilt_sd_deg=settings.held_tilt_deg, height_sd_mm=settings.held_height_mm
     )
@@ -111,7 +128,7 @@ def _held(
     first: Candidate | None = None
     for once in (True, False):  # another start may lead to the right valley, or out of it
         try:
-            fit = fit_between(volume, scene, rough, (discs[0], discs[1]), usual, held, once=once)
+            fit = fit_between(volume, scene, rough, discs, usual, held, once=once)
         except BodyNotFoundError as error:
             return replace(one, reason=(error.code, str(error)))
         reason = (
@@ -205,6 +222,7 @@ def _disagreement(
         quality=settings.held_quality,
         wall=settings.held_wall,
         tilt_sd_deg=np.inf,  # the tilt is the neighbours'
+        convex_tilt_sd_deg=np.inf,
         oddities=settings.held_oddities,
     )
     return doubt(found, lines)

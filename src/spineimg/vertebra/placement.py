@@ -179,8 +179,9 @@ def _near_edges(site: _Site, local: FloatArray, height_mm: float) -> BoolArray:
     from scipy.spatial import cKDTree
 
     body, settings = site.body, site.settings
-    wall, _ = cKDTree(_dense(body.outline_mm)).query(local[:, :2], distance_upper_bound=settings.wall_mm)
-    bad = np.isfinite(wall) | ~_inside(body.outline_mm, local[:, :2])
+    bad = ~_inside(body.outline_mm, local[:, :2])
+    wall, _ = cKDTree(_dense(body.outline_mm)).query(local[~bad, :2], distance_upper_bound=settings.wall_mm)
+    bad[~bad] = np.isfinite(wall)
     for end, sign, inset in ((body.superior, 1.0, site.insets_mm[0]), (body.inferior, -1.0, site.insets_mm[1])):
         least = min(inset, body.height_mm / 2 - sign * height_mm) - _SLACK_MM
         point = (end.point_lps_mm - body.center_lps_mm) @ body.axes.T

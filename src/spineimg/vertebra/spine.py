@@ -9,8 +9,9 @@ is believed: no body is skipped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -22,17 +23,26 @@ from spineimg.vertebra.body import (
     BodyNotFoundError,
     BodySettings,
     Scene,
+    agree,
     refuse_click_outside,
     refuse_cut,
     refuse_outside,
     refuse_without_canal,
 )
 from spineimg.vertebra.canal import Canal, find_canal
-from spineimg.vertebra.candidates import Candidate, SpineSettings, candidates_of
+from spineimg.vertebra.candidates import (
+    SACRUM,
+    SOFT_CODES,
+    Candidate,
+    SpineSettings,
+    candidates_of,
+    for_slices,
+    slice_mm,
+)
 from spineimg.vertebra.chain import Zone, find_chain
 from spineimg.vertebra.column import Column, straighten
 from spineimg.vertebra.crop import Crop, cut_box, extent_mm
-from spineimg.vertebra.neighbours import spoken_for
+from spineimg.vertebra.neighbours import is_unclear, spoken_for
 from spineimg.vertebra.sacrum import stands_on_wings, wings
 from spineimg.vertebra.search import find_start
 from spineimg.vertebra.walls import Outline, find_outline
@@ -42,6 +52,10 @@ _ZONE_MM = 10
 _ASIDE_MM = np.array([[90.0, 120.0], [65.0, 65.0]])
 """How far from the seed the spine may run to front and back, right and left."""
 _STEP_MM = 1.0
+_KEPT, _SPARE_MM = 3, 12
+"""A second look beyond the end of a run takes so many of its bodies along, and so much more."""
+SAME_DEG, SAME_MM = 5.0, 3.0
+"""Two fits whose endplates stand farther apart are of two minds: neither is believed. Engineering choice."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,47 +77,89 @@ class Spine:
     beyond: tuple[Body, ...] = ()
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Solved:
+    """All that may be bodies of a spine, from feet to head, and whether they are believed."""
+
+    scene: Scene
+    candidates: tuple[Candidate, ...]
+    settings: SpineSettings
+
+
+@one_blas_thread
+def solve_spine(volume: CTVolume, settings: SpineSettings | None = None) -> Solved:
+    """The spine of a volume, wherever it is: the same whoever asks. Raises BodyNotFoundError, PixelError."""
+    chosen = for_slices(settings or SpineSettings(), slice_mm(volume))
+    volume = keeping(volume)
+    return _solved(volume, find_start(volume, chosen.body.canal), chosen)
+
+
+def once(volume: CTVolume, settings: SpineSettings | None = None) -> Callable[[], Solved]:
+    """`solve_spine` at the first call; later calls give the same spine."""
+    return cache(partial(solve_spine, volume, settings))
+
+
 @one_blas_thread
 def find_spine(
-    volume: CTVolume, seed_lps_mm: FloatArray, settings: SpineSettings | None = None, *, beside: bool = False
+    volume: CTVolume,
+    seed_lps_mm: FloatArray,
+    settings: SpineSettings | None = None,
+    *,
+    beside: bool = False,
+    solve: Callable[[], Solved] | None = None,
 ) -> Spine:
     """The bodies around a point inside one of them, (3,) LPS mm, as far up and down as they are believed.
 
-    beside: where the image's end cuts the body at the seed, those beside it. Raises BodyNotFoundError with the reason
-    when the body at the seed is not believed; PixelError.
+    beside: where the image's end cuts the body at the seed, those beside it. solve: gives the volume's spine, for those
+    who ask several times (`once`). Where that does not hold the seed, the spine is looked for around the seed.
+    Raises BodyNotFoundError with the reason when the body at the seed is not believed; PixelError.
     """
-    chosen = settings or SpineSettings()
     seed = np.asarray(seed_lps_mm, dtype=np.float64)
     refuse_outside(volume.geometry, seed)
     volume = keeping(volume)
-    scene, candidates = _solved(volume, seed, chosen)
-    at = _at(candidates, seed)
-    way = _whole_side(volume, candidates, at) if beside else 0
-    spine = _around(volume, scene, candidates, at + way, chosen)
+    try:
+        known = solve() if solve else solve_spine(volume, settings)
+        at = _at(known.candidates, seed)
+    except BodyNotFoundError as error:
+        known, at = _around_seed(volume, seed, for_slices(settings or SpineSettings(), slice_mm(volume)), error)
+    way = _whole_side(volume, known.candidates, at) if beside else 0
+    spine = _around(volume, known, at + way)
     return replace(spine, start=-1 if way > 0 else len(spine.bodies)) if way else spine
 
 
+def _around_seed(
+    volume: CTVolume, seed: FloatArray, settings: SpineSettings, before: BodyNotFoundError
+) -> tuple[Solved, int]:
+    """The spine around a seed, where that of the volume does not hold it, and which body does."""
+    try:
+        known = _solved(volume, seed, settings)
+        return known, _at(known.candidates, seed)
+    except BodyNotFoundError as error:
+        if before.code != "no_spine" or error.code not in ("body_cut", *SOFT_CODES):
+            raise
+        text = "no spinal canal is found, which contrast agent in it or metal beside it may hide"
+        raise BodyNotFoundError("no_canal", f"{text}; and around the click {error}") from None
+
+
 @one_blas_thread
-def search_spine(volume: CTVolume, settings: SpineSettings | None = None) -> Spine:
+def search_spine(
+    volume: CTVolume, settings: SpineSettings | None = None, *, solve: Callable[[], Solved] | None = None
+) -> Spine:
     """The longest run of believed bodies of the spine that is found in a volume; `start` is the lowest of them.
 
+    solve: as in `find_spine`.
     Raises BodyNotFoundError when there is no spine or no body is believed; PixelError.
     """
-    chosen = settings or SpineSettings()
     volume = keeping(volume)
-    scene, candidates = _solved(volume, find_start(volume, chosen.body.canal), chosen)
-    believed = [isinstance(_judged(volume, one), Body) for one in candidates]
-    best, length, run = -1, 0, 0
-    for i, good in enumerate(believed):
-        run = run + 1 if good else 0
-        best, length = (i, run) if run > length else (best, length)
-    if best < 0:
-        reason = next((one.reason for one in candidates if one.reason is not None), None)
+    known = solve() if solve else solve_spine(volume, settings)
+    run = _longest_run(volume, known.candidates)
+    if not run:
+        reason = next((one.reason for one in known.candidates if one.reason is not None), None)
         raise BodyNotFoundError("no_spine", f"no vertebral body is clear enough{f': {reason[1]}' if reason else ''}")
-    return _around(volume, scene, candidates, best - length + 1, chosen)
+    return _around(volume, known, run[0])
 
 
-def _solved(volume: CTVolume, point: FloatArray, settings: SpineSettings) -> tuple[Scene, list[Candidate]]:
+def _solved(volume: CTVolume, point: FloatArray, settings: SpineSettings) -> Solved:
     """All candidates of the spine that runs in front of the canal behind a point."""
     wanted = np.concatenate([[[settings.reach_mm] * 2], _ASIDE_MM])
     reach = np.minimum(wanted, extent_mm(volume.geometry, point) + 2.0)
@@ -111,11 +167,71 @@ def _solved(volume: CTVolume, point: FloatArray, settings: SpineSettings) -> tup
     canal = find_canal(crop, settings.body.canal)
     refuse_without_canal(crop, canal, settings.body.trust.canal_hu)
     column = _trusted(crop, canal, straighten(crop, canal), settings)
-    zones = _zones(crop, column, settings.body)
-    chain = find_chain(crop, column, zones, volume.geometry.spacing_mm[0], settings.body.chain)
-    scene = Scene(crop, canal, column)
+    known = _chained(volume, Scene(crop, canal, column), settings)
+    for way in (-1, 1):
+        known = _looked_again(volume, known, way)
+    return known
+
+
+def _chained(volume: CTVolume, scene: Scene, settings: SpineSettings) -> Solved:
+    """All candidates of a column."""
+    zones = _zones(scene.crop, scene.column, settings.body)
+    chain = find_chain(scene.crop, scene.column, zones, volume.geometry.spacing_mm[0], settings.body.chain)
     candidates = candidates_of(volume, scene, zones, chain, settings)
-    return scene, spoken_for(volume, scene, zones, candidates, settings)
+    return Solved(scene, tuple(spoken_for(volume, scene, zones, candidates, settings)), settings)
+
+
+def _looked_again(volume: CTVolume, known: Solved, way: int) -> Solved:
+    """Where the longest run of believed bodies ends at an unclear one, the column is solved anew from its last three.
+
+    Faint discs are seen or not by where outlines happen to be taken. The second look counts where it finds the last
+    body of the run again, and more bodies beyond it.
+    """
+    run = _longest_run(volume, known.candidates)
+    after = (run[-1] if way > 0 else run[0]) + way if run else -1
+    if not 0 <= after < len(known.candidates) or not is_unclear(known.candidates[after]):
+        return known
+    last = known.candidates[after - way]
+    kept = [known.candidates[i] for i in (run[-_KEPT:] if way > 0 else run[:_KEPT])]
+    part = _column_beyond(known.scene, kept, last, way)
+    other = _chained(volume, replace(known.scene, column=part), known.settings)
+    again = _longest_run(volume, other.candidates)
+    same = [i for i in again if _is_same(other.candidates[i], last)]
+    if not same or (again[-1] - same[0] if way > 0 else same[0] - again[0]) < 1:
+        return known
+    own, further = known.candidates, other.candidates
+    joined = (*own[:after], *further[same[0] + 1 :]) if way > 0 else (*further[: same[0]], *own[after + 1 :])
+    return replace(known, candidates=joined)
+
+
+def _column_beyond(scene: Scene, kept: Sequence[Candidate], last: Candidate, way: int) -> Column:
+    """The column from the kept bodies on in one direction, started at the last of them."""
+    column = scene.column
+    row = column.row_at((last.below.upper.arc_mm + last.above.lower.arc_mm) / 2)
+    if last.fit is None:
+        return column
+    away = last.fit.body.center_lps_mm - column.middle_lps_mm[row]
+    click = (float(away @ column.left_lps[row]), float(away @ column.posterior_lps[row]))
+    column = replace(column, row=row, click_mm=click)
+    if way > 0:
+        return column.part(max(0, column.row_at(kept[0].below.lower.arc_mm) - _SPARE_MM), len(column.arc_mm))
+    return column.part(0, min(len(column.arc_mm), column.row_at(kept[-1].above.upper.arc_mm) + _SPARE_MM))
+
+
+def _longest_run(volume: CTVolume, candidates: Sequence[Candidate]) -> list[int]:
+    """The numbers of the longest run of believed bodies."""
+    best: list[int] = []
+    run: list[int] = []
+    for i, one in enumerate(candidates):
+        run = [*run, i] if isinstance(_judged(volume, one), Body) else []
+        best = run if len(run) > len(best) else best
+    return best
+
+
+def _is_same(one: Candidate, other: Candidate) -> bool:
+    if one.fit is None or other.fit is None:
+        return False
+    return agree(one.fit.body, other.fit.body, SAME_DEG, SAME_MM)
 
 
 # -- the column -------------------------------------------------------------------------------------------------------
@@ -181,10 +297,9 @@ def _whole_side(volume: CTVolume, candidates: Sequence[Candidate], at: int) -> i
     return whole[0] if len(whole) == 1 else 0
 
 
-def _around(
-    volume: CTVolume, scene: Scene, candidates: Sequence[Candidate], start: int, settings: SpineSettings
-) -> Spine:
+def _around(volume: CTVolume, known: Solved, start: int) -> Spine:
     """The believed bodies around the start without a gap."""
+    scene, candidates, settings = known.scene, known.candidates, known.settings
     body = _judged(volume, candidates[start])
     if isinstance(body, tuple):
         raise BodyNotFoundError(*body)
@@ -196,7 +311,7 @@ def _around(
         i = start + way
         while 0 <= i < len(candidates):
             one = candidates[i]
-            found = ("sacrum", "the sacrum begins") if _is_sacrum(scene, one, way, settings) else _judged(volume, one)
+            found = SACRUM if _is_sacrum(scene, one, way, settings) else _judged(volume, one)
             if isinstance(found, tuple):
                 ends[way] = found
                 break

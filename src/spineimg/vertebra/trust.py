@@ -55,6 +55,13 @@ class TrustSettings:
     tilt_sd_deg: float = setting(
         3.0, "degree", (1, 20), "measured on phantoms: docs/body.md", "largest standard error of an endplate's tilt"
     )
+    convex_tilt_sd_deg: float = setting(
+        1.0,
+        "degree",
+        (0, 20),
+        "measured on phantoms: docs/body.md; in a few slices a wrong tilt looks like a surface that bulges",
+        "and of one that bulges towards its disc",
+    )
     oddities: int = setting(
         0, "", (0, 10), "measured on phantoms: docs/body.md", "most numbers of both endplate fits that no endplate has"
     )
@@ -82,7 +89,8 @@ class TrustSettings:
 class Findings:
     """What is known of a fitted body. Ratios and angles as in TrustSettings; neighbours: height over the chain's.
 
-    oddities: of both endplate fits. bone_hu: largest difference of bone at an endplate from the middle of the body.
+    convex_tilt_sd_deg: of endplates that bulge towards their disc, 0 when none does. oddities: of both endplate fits.
+    bone_hu: largest difference of bone at an endplate from the middle of the body.
     """
 
     canal_hu: float
@@ -96,6 +104,7 @@ class Findings:
     tilt_sd_deg: float
     disc_score: float
     neighbours: float
+    convex_tilt_sd_deg: float = 0.0
     oddities: int = 0
     bone_hu: float = 0.0
 
@@ -144,6 +153,7 @@ def doubt(found: Findings, settings: TrustSettings) -> tuple[str, str] | None:
             (found.move_mm <= settings.move_mm or abs(np.log(max(found.neighbours, 1e-3))) <= settings.moved_height)
             and found.explained >= settings.explained
             and found.tilt_sd_deg <= settings.tilt_sd_deg
+            and found.convex_tilt_sd_deg <= settings.convex_tilt_sd_deg
             and found.oddities <= settings.oddities,
             "endplates_unclear",
             "an endplate is not clear enough to be fitted",

@@ -149,20 +149,14 @@ def _closed_path(score: FloatArray, bend: float) -> npt.NDArray[np.intp]:
     rays = np.concatenate([np.arange(RAYS // 2, RAYS), np.arange(RAYS), np.arange(RAYS // 2)])
     count, spare = score.shape[1], int(_MOVES[-1])
     cost = bend * np.abs(_MOVES) ** 1.3
-    padded = np.full(count + 2 * spare, -1e6)
-    options = np.lib.stride_tricks.sliding_window_view(padded, len(_MOVES))
-    inner, every = padded[spare : spare + count], np.arange(count)
-    inner[:] = score[rays[0]]
-    choices = []
-    for ray in rays[1:]:
-        worth = options - cost
-        choice = worth.argmax(axis=1)
-        inner[:] = score[ray] + worth[every, choice]
-        choices.append(choice)
-    best = inner
-    place = int(best.argmax())
-    path = [place]
-    for choice in reversed(choices):
-        place += int(_MOVES[choice[place]])
-        path.append(place)
+    sums = np.full((len(rays), count + 2 * spare), -1e6)
+    # Places that a path may come from, before one at each radius.
+    options = np.lib.stride_tricks.sliding_window_view(sums, len(_MOVES), axis=1).swapaxes(1, 2)
+    best = sums[:, spare : spare + count]
+    best[0] = score[rays[0]]
+    for before, own, sum_ in zip(options[:-1], score[rays[1:]], best[1:], strict=True):
+        np.add(own, np.maximum.reduce(before - cost[:, None]), out=sum_)
+    path = [int(best[-1].argmax())]
+    for before in options[-2::-1]:
+        path.append(path[-1] + int(_MOVES[(before[:, path[-1]] - cost).argmax()]))
     return np.array(path[::-1][RAYS // 2 : RAYS // 2 + RAYS], dtype=np.intp)
