@@ -67,6 +67,15 @@ def test_the_smear_is_not_the_diameter(starved: tuple[Build, Metal]) -> None:
         assert [note.code for note in screw.notes if note.code == "dense_metal"] == ["dense_metal"]
 
 
+def test_rods_tell_the_blur_that_starved_shafts_hide(starved: tuple[Build, Metal]) -> None:
+    """Rays cross a rod along the patient briefly. Planted: the blur from the shafts alone (2.2 mm in the slice)."""
+    clear = find_metal(construct().volume()).psf
+    psf = starved[1].psf
+    assert psf.fwhm_in_plane_mm == pytest.approx(clear.fwhm_in_plane_mm, abs=0.15)
+    assert psf.fwhm_slice_mm == pytest.approx(clear.fwhm_slice_mm, abs=0.15)
+    assert psf.estimated == (True, True)
+
+
 def test_the_level_of_metal_follows_dense_metal_only() -> None:
     """Planted: the level raised on the clipped scale too (nothing is left)."""
     build = _dense_build()

@@ -1,5 +1,6 @@
 """The lucent zone against screws whose zone is known."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -7,15 +8,16 @@ import pytest
 from scipy import ndimage
 
 from spineimg.geometry import Geometry
-from spineimg.implants.halo import HaloFit, fit_halo
+from spineimg.implants.halo import _SHIFTS_MM, HaloFit, _interval, _starts, _Trial, fit_halo
+from spineimg.implants.halo_settings import HaloSettings
 from spineimg.implants.hardening import Cylinder, Metal, hardening_basis
 from spineimg.implants.metal_map import Windows
-from spineimg.implants.model import Loosening
+from spineimg.implants.model import Loosening, Shaft
 from spineimg.implants.profile import Blur, DiscTables, blurred_disc, cross_axes
 from spineimg.implants.psf import Psf
 from spineimg.implants.unrolled import Cells, ShaftFrame, shell_voxels
 from spineimg.implants.verdict import Conditions, judge
-from spineimg.volume import Sharpness
+from spineimg.volume import ArraySource, CTVolume, Sharpness
 from tests.implants.halo_cases import around, volume_with_screw
 
 
@@ -78,6 +80,48 @@ def test_soft_bone_widens_the_interval() -> None:
     clear, faint = _fit(1.5), _fit(1.5, bone_hu=75.0)
     assert np.ptp(faint.shift_mm) >= np.ptp(clear.shift_mm)
     assert np.median(faint.sd_mm) > np.median(clear.sd_mm)
+
+
+def _streaked(width_mm: float, streak_hu: float) -> tuple[CTVolume, Shaft]:
+    """A scan whose sides, in the slice plane, are brighter by so much, zone and bone alike; hardly so beyond 9 mm."""
+    volume, shaft = volume_with_screw(width_mm, bone_hu=110.0)
+    shape = volume.geometry.shape
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    frame = ShaftFrame.of(shaft, volume.geometry.normal_lps)
+    way = volume.geometry.lps_at(index) - frame.head_lps_mm
+    x, y = way @ frame.b1, way @ frame.b2
+    away = np.maximum(np.hypot(x, y), 0.1)
+    streak = streak_hu * (x / away) ** 4 * np.exp(-((away / 9.0) ** 4))
+    hu = np.stack([volume.read(k) for k in range(shape[0])]) + streak.reshape(shape)
+    return replace(volume, source=ArraySource(hu.astype(np.float32))), shaft
+
+
+def test_streaks_in_the_slice_plane_do_not_narrow_a_zone() -> None:
+    """Planted: streaks left out of the model (a zone of 2.5 mm beside +250 HU reads 2.28 mm)."""
+    volume, shaft = _streaked(2.5, 250.0)
+    fit = fit_halo(Windows(volume), shaft, around(shaft), Blur.from_fwhm(0.8, 1.0))
+    assert fit is not None
+    assert _median(fit) == pytest.approx(2.5, abs=0.12)
+
+
+def test_another_map_that_fits_as_well_widens_the_interval() -> None:
+    """Planted: the better map's interval alone."""
+    settings = HaloSettings()
+    costs = 40.0 * np.square(np.array(_SHIFTS_MM)) * settings.together
+    near = _interval(costs, [(1.5, 200.0)], settings)
+    assert near == pytest.approx((-1.645 / np.sqrt(40), 1.645 / np.sqrt(40)), abs=0.05)
+    low, high = _interval(costs, [(1.5, 0.0)], settings)
+    assert low == pytest.approx(near[0], abs=0.08)
+    assert high == pytest.approx(1.5 + 1.28 / np.sqrt(40), abs=0.05)
+
+
+def test_the_fit_begins_from_both_kinds_of_forms_unless_one_is_far_better() -> None:
+    """Planted: the form that is as wide everywhere left out."""
+    narrow, wide, even = (_Trial(np.full(1, width), None) for width in (0.0, 2.0, 3.0))  # type: ignore[arg-type]
+    assert _starts(narrow, wide, even, 0.0) == [(narrow, narrow), (wide, wide), (even, wide)]
+    assert _starts(narrow, wide, wide, 0.0) == [(narrow, narrow), (wide, wide)]
+    assert _starts(narrow, wide, even, 20.0) == [(wide, wide), (even, wide)]
+    assert _starts(narrow, wide, even, -20.0) == [(narrow, narrow)]
 
 
 def test_a_zone_that_widens_towards_the_tip() -> None:

@@ -25,7 +25,7 @@ from spineimg.implants.model import Gap, OtherMetal, Progress, Rod, Shaft, Vecto
 from spineimg.implants.other import Construct, other_metal
 from spineimg.implants.psf import Psf, estimate_psf, usual_psf
 from spineimg.implants.rod_ends import RodTrace, at_breaks, distinct, join_traces, parted
-from spineimg.implants.rods import RodLine, finish_rod, trace_rod
+from spineimg.implants.rods import RodLine, RodPieces, finish_rod, rod_pieces, trace_rod
 from spineimg.implants.tubes import (
     End,
     Tube,
@@ -63,7 +63,7 @@ class FoundScrew:
 @dataclass(frozen=True, eq=False, slots=True)
 class Metal:
     """All metal of a scan. clipped: the scale ends below the metal's own HU. map: its voxels and the cut-outs around
-    them. psf: the blur that the fits used. Screws come from head to foot, left first."""
+    them. psf: the blur of the scan. Screws come from head to foot, left first."""
 
     screws: tuple[FoundScrew, ...]
     rods: tuple[Rod, ...]
@@ -100,7 +100,9 @@ def find_metal(
     thinnest, thickest = chosen.rod_radius_mm
     rods = [rod for rod in rods if thinnest <= rod.radius_mm <= thickest]
     shafts = join_tubes([without_tulips(tube) for tube in flat], 8.0, 2.0, 15.0)
-    found, psf = _fitted(metal, shafts, rods, volume, chosen)
+    usual = usual_psf(volume.geometry, volume.acquisition)
+    tubes_of_rods = [(rod, rod_pieces(metal, rod, usual, chosen.axis)) for rod in rods]
+    found, psf, scan_psf = _fitted(metal, shafts, tubes_of_rods, usual, chosen)
     tell(0.8, "measuring screws and rods")
     screws = [Candidate(fit) for fit in found]
     notes = list(_notes(metal, chosen))
@@ -108,14 +110,14 @@ def find_metal(
         screws = [refined(metal, screw, psf, chosen.axis) for screw in given]
         notes += not_given(found, given)
     fits = [screw.fit for screw in screws]
-    lines = _rods(metal, rods, fits, psf, chosen)
+    lines = _rods(metal, tubes_of_rods, fits, psf, chosen)
     named = _named(metal, screws, lines, vertebrae, psf, chosen)
     tell(0.95, "naming other metal")
     rest = other_metal(metal, _construct(fits, lines))
     tell(1.0, "metal found")
     clipped = bool(fits) and any(fit.edge.clipped for fit in fits)
     notes += [*_construct_notes(named[0]), *_clipped_notes(metal, fits, psf)]
-    return Metal(named[0], named[1], rest, psf, clipped, metal, tuple(notes))
+    return Metal(named[0], named[1], rest, scan_psf, clipped, metal, tuple(notes))
 
 
 def _along_spine(metal: MetalMap, steep: list[Tube], settings: DetectSettings) -> list[Tube]:
@@ -126,20 +128,30 @@ def _along_spine(metal: MetalMap, steep: list[Tube], settings: DetectSettings) -
 
 
 def _fitted(
-    metal: MetalMap, flat: Sequence[Tube], rods: Sequence[Tube], volume: CTVolume, settings: DetectSettings
-) -> tuple[list[ShaftFit], Psf]:
-    """The shafts. First only their sides, which tell the blur that the whole fit uses."""
-    usual = usual_psf(volume.geometry, volume.acquisition)
+    metal: MetalMap,
+    flat: Sequence[Tube],
+    tubes_of_rods: Sequence[tuple[Tube, RodPieces]],
+    usual: Psf,
+    settings: DetectSettings,
+) -> tuple[list[ShaftFit], Psf, Psf]:
+    """The shafts, the blur that their fits used, and the scan's own.
+
+    First only the sides are fitted, which tell the blur. The two differ for dense metal, whose shafts are smeared.
+    """
+    rods = [tube for tube, _ in tubes_of_rods]
     likely = [tube for tube in map(_from_head, flat) if _may_be_screw(tube, rods, settings)]
     sides = [_side(metal, tube, usual, settings) for tube in likely]
-    psf = estimate_psf(metal, [side for side in sides if side is not None], usual)
+    pieces = [piece for _, cylinders in tubes_of_rods for piece in cylinders.fits]
+    known = [side for side in sides if side is not None]
+    scan_psf = estimate_psf(metal, known, usual, pieces)
+    psf = estimate_psf(metal, known, usual) if metal.dense else scan_psf
     fits = [
         fit_shaft(metal, tube.end_point(0), tube.end_point(1), side.radius_mm, psf, settings.axis)
         for tube, side in zip(likely, sides, strict=True)
         if side is not None
     ]
     good = [fit for fit in fits if fit is not None and _is_screw(fit, rods, settings)]
-    return [fit for fit in good if _is_metal(metal, fit, settings)], psf
+    return [fit for fit in good if _is_metal(metal, fit, settings)], psf, scan_psf
 
 
 def _side(metal: MetalMap, tube: Tube, psf: Psf, settings: DetectSettings) -> SideFit | None:
@@ -185,13 +197,17 @@ def _clipped_notes(metal: MetalMap, fits: Sequence[ShaftFit], psf: Psf) -> list[
 
 
 def _rods(
-    metal: MetalMap, tubes: Sequence[Tube], fits: Sequence[ShaftFit], psf: Psf, settings: DetectSettings
+    metal: MetalMap,
+    tubes: Sequence[tuple[Tube, RodPieces]],
+    fits: Sequence[ShaftFit],
+    psf: Psf,
+    settings: DetectSettings,
 ) -> list[RodLine]:
     """The rods that carry screws, measured."""
-    held = [tube for tube in tubes if any(_seat_distance(fit, tube) <= settings.seat_mm for fit in fits)]
+    held = [one for one in tubes if any(_seat_distance(fit, one[0]) <= settings.seat_mm for fit in fits)]
     # A broken rod's other half may carry no screw.
-    beside = [tube for tube in tubes if tube not in held and any(_may_continue(tube, rod) for rod in held)]
-    traces = [trace_rod(metal, tube, psf, settings.axis) for tube in (*held, *beside)]
+    beside = [one for one in tubes if one not in held and any(_may_continue(one[0], rod) for rod, _ in held)]
+    traces = [trace_rod(metal, *one) for one in (*held, *beside)]
     whole = join_traces([t for t in traces if t is not None], settings.breaks.widest_mm, settings.break_step_mm)
     lines = []
     for trace in distinct(whole):

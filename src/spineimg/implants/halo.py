@@ -10,18 +10,20 @@ screw are no part of the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from spineimg.geometry import FloatArray, Geometry
+from spineimg.implants.halo_columns import edge_terms, left_over, simple_forms, with_priors
 from spineimg.implants.halo_settings import HaloSettings
 from spineimg.implants.hardening import HardeningSettings, Metal, hardening_basis
 from spineimg.implants.lucency import Columns, Priors, Solution, local_fit, solve
 from spineimg.implants.metal_map import Windows
 from spineimg.implants.model import Shaft
-from spineimg.implants.profile import Blur, DiscTables, blurred_disc
+from spineimg.implants.profile import Blur, DiscTables
 from spineimg.implants.surroundings import Surroundings, look_around
 from spineimg.implants.unrolled import BoolArray, Cells, ShaftFrame, ShellVoxels, shell_voxels
 from spineimg.implants.widthfield import Widths, widths_from
@@ -32,20 +34,20 @@ _NARROW_MM = (0.0, 0.4, 0.8)
 _WIDE_MM = (1.2, 1.6, 2.0, 2.5, 3.0)
 _CONE_MM = (1.4, 2.6)
 _SHIFTS_MM = (-1.2, -0.8, -0.5, -0.25, 0.0, 0.25, 0.5, 0.8, 1.2)
-_STEP_OVER_MM = 4.0
-"""Length over which a zone of half the screw ends."""
 _TURNS = 3
 _PAST_CORTEX_MM = 0.2
+_CLEAR = 6.0
+"""Beyond so much evidence, half a difference of misfit, the fit begins from one kind of forms only."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class HaloFit:
     """What the fit found. Arrays are (depths, angles) of `cells`.
 
-    width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; known: whether the piece lies in bone and cortex
-    is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of the width
-    map. evidence: how much better wide forms explain the whole screw than narrow ones, half a difference of misfit.
-    trajectory_hu: bone around the screw.
+    width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; known: whether the piece lies in bone and
+    cortex is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of
+    the width map, other maps counted in. evidence: how much better wide forms explain the whole screw than narrow
+    ones, half a difference of misfit. trajectory_hu: bone around the screw.
     """
 
     cells: Cells
@@ -162,6 +164,19 @@ class _Trial:
 
 
 @dataclass(frozen=True, eq=False)
+class _End:
+    """Where the fit came to from a trial: the map, (widths, depths, angles) bone beside each piece, and the rest.
+
+    kind: the best trial that is narrow, or wide, as the one was that the fit began from.
+    """
+
+    kind: _Trial
+    widths: Widths
+    bone_hu: FloatArray
+    solution: Solution
+
+
+@dataclass(frozen=True, eq=False)
 class _Fit:
     """One shaft's fit under way. places: of the voxels in discs. front: (n,) voxels the first look is fitted to."""
 
@@ -187,9 +202,9 @@ class _Fit:
     ) -> _Fit:
         voxels, cells = shell.voxels, shell.cells
         radius = shaft.diameter_mm / 2
-        edge = _edge_terms(voxels, radius, sds, shaft.length_mm, settings.thread_mm)
+        edge = edge_terms(voxels, radius, sds, shaft.length_mm, settings.thread_mm)
         level = settings.clipped_metal_hu if shaft.clipped else shaft.metal_hu
-        values, mean, sd = _with_priors(edge, basis, level, shaft.clipped)
+        values, mean, sd = with_priors(edge, basis, level, shaft.clipped)
         away = voxels.distance_mm - radius
         part = away / settings.far_mm - 0.5
         columns = Columns(
@@ -201,13 +216,13 @@ class _Fit:
             cells.number(voxels.depth_mm, voxels.angle_rad),
             cells.count,
             np.stack([np.ones_like(part), part, part**2 - 1 / 12], axis=1),
-            np.exp(-(away - settings.left_at_mm) / settings.left_fall_mm),
+            left_over(voxels, away, settings),
             np.hypot(_QUIET_HU, settings.edge_mm * level * edge[:, 1]),
         )
         radii = radius + np.arange(0, settings.widest_mm + settings.rim_mm + settings.step_mm, settings.step_mm)
         radii = np.append(radii, radius + settings.far_mm)
         discs = DiscTables.build(radii, (radius, radius + settings.far_mm), *sds)
-        own = (*settings.bone_sd_hu, settings.left_hu)
+        own = (*settings.bone_sd_hu, settings.left_hu, settings.streak_hu)
         # Before the first look around, any bone.
         priors = Priors(
             (150.0, 300.0), own, settings.halo_hu, settings.halo_sd_hu, (0.0, 600.0), 100.0, settings.deflation
@@ -219,15 +234,16 @@ class _Fit:
         relative = self.columns.sigma_hu / _QUIET_HU
         around = self.look(self.first(), relative)
         fit = self.limited(around, relative)
-        best = min(fit.trials(around, 1), key=_cost)
+        first = min(fit.trials(around, 1)[:2], key=_cost)
         # With bone and cortex known a second look is a better one.
-        around = fit.look(best.solution, relative, around)
+        around = fit.look(first.solution, relative, around)
         fit = self.limited(around, relative)
-        narrow, wide = fit.trials(around, len(_forms(self.voxels, self.length_mm)))
-        ends = [fit.settled(trial, around) for trial in (narrow, wide)]
+        narrow, wide, even = fit.trials(around, len(simple_forms(self.voxels, self.length_mm)))
         evidence = (narrow.solution.cost - wide.solution.cost) / 2
-        widths, bone, solution = min(ends, key=lambda end: end[2].cost)
-        return fit.summary(widths, bone, solution, around, evidence)
+        ends = [fit.settled(trial, kind, around) for trial, kind in _starts(narrow, wide, even, evidence)]
+        # Where narrow and wide explain the voxels alike, no zone is shown; the interval still holds it.
+        ends.sort(key=lambda end: _misfit(end) - self.settings.doubt * (end.kind is narrow))
+        return fit.summary(ends, around, evidence)
 
     def first(self) -> Solution:
         """What is shared, fitted to the front with the best single width and a rough noise."""
@@ -265,22 +281,24 @@ class _Fit:
             front=self.away_mm < around.reach_mm[columns.cell],
         )
 
-    def trials(self, around: Surroundings, number: int) -> tuple[_Trial, _Trial]:
-        """The best narrow and the best wide one of so many forms, no zone reaching beyond cortex."""
+    def trials(self, around: Surroundings, number: int) -> tuple[_Trial, _Trial, _Trial]:
+        """The best narrow and the best wide one of so many forms, no zone reaching beyond cortex, and the best one that
+        is as wide everywhere."""
         limit = (around.cortex_mm + _PAST_CORTEX_MM)[self.columns.cell]
 
         def trial(form: FloatArray, largest_mm: float) -> _Trial:
             width = np.minimum(largest_mm * form, limit)
             return _Trial(width, self.at(width))
 
-        uniform, *others = _forms(self.voxels, self.length_mm)[:number]
+        uniform, *others = simple_forms(self.voxels, self.length_mm)[:number]
         narrow = [trial(uniform, width) for width in _NARROW_MM]
         wide = [trial(uniform, width) for width in _WIDE_MM]
+        even = min(wide, key=_cost)
         wide += [trial(form, width) for form in others for width in _CONE_MM]
-        return min(narrow, key=_cost), min(wide, key=_cost)
+        return min(narrow, key=_cost), min(wide, key=_cost), even
 
-    def settled(self, trial: _Trial, around: Surroundings) -> tuple[Widths, FloatArray, Solution]:
-        """Widths of the pieces, their bone and what they share, in turns from a trial."""
+    def settled(self, trial: _Trial, kind: _Trial, around: Surroundings) -> _End:
+        """Widths of the pieces, their bone and what they share, in turns from a trial. kind: see `_End`."""
         limit = np.maximum(around.cortex_mm + _PAST_CORTEX_MM, 0.3)[self.columns.cell]
         count = np.bincount(self.columns.cell, minlength=self.cells.count)
         form = np.bincount(self.columns.cell, trial.width_mm, self.cells.count) / np.maximum(count, 1)
@@ -291,7 +309,7 @@ class _Fit:
                 break
             width = self.cells.spread(widths.quantile(0.5), self.voxels.depth_mm, self.voxels.angle_rad)
             solution = self.at(np.minimum(width, limit))
-        return widths, bone, solution
+        return _End(kind, widths, bone, solution)
 
     def local(self, solution: Solution, around: Surroundings, form_mm: FloatArray) -> tuple[Widths, FloatArray]:
         """Widths of the pieces, everything else held, and (widths, depths, angles) bone beside each."""
@@ -306,15 +324,20 @@ class _Fit:
         found = widths_from(np.stack(costs), self.grid_mm, cortex, form_mm, settings.neighbour, settings.form)
         return found, np.stack(bones)
 
-    def summary(
-        self, widths: Widths, bone: FloatArray, solution: Solution, around: Surroundings, evidence: float
-    ) -> HaloFit:
+    def summary(self, ends: Sequence[_End], around: Surroundings, evidence: float) -> HaloFit:
+        """The first end, with what the others leave uncertain."""
+        widths, bone, solution = ends[0].widths, ends[0].bone_hu, ends[0].solution
         width = widths.quantile(0.5)
         nearest = np.abs(self.grid_mm[:, None, None] - width).argmin(axis=0)[None]
         near, far = self.settings.cortex_mm
         cortex = around.cortex_mm
         known = around.in_bone(solution.halo_hu) & ((cortex <= near) | (cortex >= far))
         known = known.reshape(self.shape)
+        others = [
+            (float(np.median((end.widths.quantile(0.5) - width)[known])), _misfit(end) - _misfit(ends[0]))
+            for end in ends[1:]
+            if known.any()
+        ]
         count = np.bincount(self.columns.cell, minlength=self.cells.count)
         return HaloFit(
             cells=self.cells,
@@ -323,7 +346,7 @@ class _Fit:
             bone_hu=np.take_along_axis(bone, nearest, axis=0)[0],
             voxels=count.reshape(self.shape).astype(np.float64),
             known=known,
-            shift_mm=self.shift(width, around),
+            shift_mm=self.shift(width, around, others),
             evidence=evidence,
             halo_hu=solution.halo_hu,
             rim_hu=solution.rim_hu,
@@ -331,16 +354,17 @@ class _Fit:
             trajectory_hu=around.bone_hu,
         )
 
-    def shift(self, width_mm: FloatArray, around: Surroundings) -> tuple[float, float]:
-        """The 90 % interval of a common change of all widths (depths, angles), all that is shared fitted anew."""
+    def shift(
+        self, width_mm: FloatArray, around: Surroundings, others: Sequence[tuple[float, float]]
+    ) -> tuple[float, float]:
+        """The 90 % interval of a common change of all widths (depths, angles), all that is shared fitted anew.
+
+        others: how far each other map is away, mm, and by how much it is worse.
+        """
         limit = np.maximum(around.cortex_mm + _PAST_CORTEX_MM, 0.3)[self.columns.cell]
         width = self.cells.spread(width_mm, self.voxels.depth_mm, self.voxels.angle_rad)
         costs = [self.at(np.clip(width + shift, 0, limit)).cost for shift in _SHIFTS_MM]
-        fine = np.linspace(_SHIFTS_MM[0], _SHIFTS_MM[-1], 241)
-        logs = -np.interp(fine, _SHIFTS_MM, np.asarray(costs) - min(costs)) / (2 * self.settings.together)
-        total = np.cumsum(np.exp(logs))
-        low, high = np.interp(np.multiply(self.settings.quantiles, total[-1]), total, fine)
-        return float(low), float(high)
+        return _interval(np.asarray(costs), others, self.settings)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -385,48 +409,34 @@ class _Fit:
         return solve(self.useful, outer, self.rim(width_mm[self.front], outer), self.priors)
 
 
+def _interval(costs: FloatArray, others: Sequence[tuple[float, float]], settings: HaloSettings) -> tuple[float, float]:
+    """Quantiles of a common change of the widths. costs: misfit for each of `_SHIFTS_MM`; others: see `_Fit.shift`.
+
+    Other maps that explain the voxels nearly as well count with their own likelihood, spread as the best one's.
+    """
+    fine = np.linspace(_SHIFTS_MM[0], _SHIFTS_MM[-1], 241)
+    part = np.exp(-np.interp(fine, _SHIFTS_MM, costs - costs.min()) / (2 * settings.together))
+    maps = [(0.0, 0.0), *others]
+    places = np.concatenate([fine + apart for apart, _ in maps])
+    weights = np.concatenate([np.exp(-max(worse, 0.0) / 2) * part for _, worse in maps])
+    order = np.argsort(places, kind="stable")
+    total = np.cumsum(weights[order])
+    low, high = np.interp(np.multiply(settings.quantiles, total[-1]), total, places[order])
+    return float(low), float(high)
+
+
+def _starts(narrow: _Trial, wide: _Trial, even: _Trial, evidence: float) -> list[tuple[_Trial, _Trial]]:
+    """What to begin from, each with the best of its kind: narrow and wide forms, unless one kind is far better."""
+    # A zone all around, some of it in streaks, can look like one on a half: the fit must begin from both.
+    wider = [wide] if even is wide else [wide, even]
+    starts = [(narrow, narrow)] if evidence < _CLEAR else []
+    return starts + [(trial, wide) for trial in wider if evidence > -_CLEAR]
+
+
+def _misfit(end: _End) -> float:
+    """Of a map and of the best simple form of its kind, half each: a map alone can bend to streaks."""
+    return (end.solution.cost + end.kind.solution.cost) / 2
+
+
 def _cost(trial: _Trial) -> float:
     return trial.solution.cost
-
-
-def _forms(voxels: ShellVoxels, length_mm: float) -> list[FloatArray]:
-    """(n,) part of the largest width at the voxels: everywhere, cones, halves of circumference and of length."""
-    depth = np.clip(voxels.depth_mm / length_mm, 0, 1)
-    front = np.clip(0.5 + (voxels.depth_mm - length_mm / 2) / _STEP_OVER_MM, 0, 1)
-    halves = [np.clip(0.5 + 2 * np.cos(voxels.angle_rad - quarter * np.pi / 2), 0, 1) for quarter in range(4)]
-    return [np.ones_like(depth), depth, 1 - depth, np.abs(2 * depth - 1), *halves, front, 1 - front]
-
-
-def _edge_terms(
-    voxels: ShellVoxels, radius: float, sds: tuple[float, float], length: float, thread: float
-) -> FloatArray:
-    """(n, 10) the blurred metal and its changes: with radius, x, y, tilt in x and y, both blurs, half and full thread.
-
-    Changes are for 1 mm; of the blurs, for their own size. The last two are what metal loses when half the thread's
-    depth, and all of it, is taken off.
-    """
-    x, y = voxels.x_mm, voxels.y_mm
-    h = 0.02
-
-    def disc(a: float = radius, dx: float = 0.0, dy: float = 0.0, d1: float = 0.0, d2: float = 0.0) -> FloatArray:
-        return blurred_disc(a, x - dx, y - dy, sds[0] + d1, sds[1] + d2)
-
-    metal = disc()
-    wider = (disc(radius + h) - disc(radius - h)) / (2 * h)
-    across = [(disc(dx=h) - disc(dx=-h)) / (2 * h), (disc(dy=h) - disc(dy=-h)) / (2 * h)]
-    lever = 2 * voxels.depth_mm / length - 1
-    softer = [(disc(d1=h) - disc(d1=-h)) / (2 * h) * sds[0], (disc(d2=h) - disc(d2=-h)) / (2 * h) * sds[1]]
-    core = [disc(radius - thread / 2) - metal, disc(radius - thread) - metal]
-    return np.column_stack([metal, wider, *across, *(a * lever for a in across), *softer, *core])
-
-
-def _with_priors(
-    edge: FloatArray, basis: FloatArray, level: float, clipped: bool
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Columns, prior means and standard deviations: metal in units of its level, the basis at a spread of 1."""
-    size = np.maximum(basis.std(axis=0), 1e-12)
-    values = np.column_stack([edge * level, basis / size])
-    # Metal's level to 10 %, radius and place to 0.1 mm, blur to 8 %, threads of any depth; the basis as good as free.
-    mean = np.array([1.0, *[0.0] * 7, 0.35, 0.35, *[0.0] * basis.shape[1]])
-    sd = np.array([0.3 if clipped else 0.1, *[0.1] * 5, 0.08, 0.08, 0.4, 0.4, *[500.0] * basis.shape[1]])
-    return values, mean, sd

@@ -19,10 +19,10 @@ class HaloSettings:
         "Voxels are fitted from this far outside the outer thread.",
     )
     far_mm: float = setting(
-        4.5,
+        6.0,
         "mm",
         (3.0, 8.0),
-        "engineering choice: the widest zone and some bone, little of what lies beyond a pedicle",
+        "phantoms: with 4.5 mm too little bone is seen beyond zones of 2.5-3 mm, and half of them pass for soft bone",
         "Voxels are fitted up to this far outside the outer thread.",
     )
     highest_hu: float = setting(
@@ -67,10 +67,10 @@ class HaloSettings:
         12.0, "HU", (2.0, 50.0), "engineering choice", "Standard deviation of the prior between those bounds."
     )
     bone_sd_hu: tuple[float, float, float] = setting(
-        (50.0, 30.0, 20.0),
+        (35.0, 20.0, 14.0),
         "HU",
         (1.0, 500.0),
-        "engineering choice: texture of 15 %; with twice as much, bone's slope swallows true zones",
+        "engineering choice: texture of 15 %, and some more; with much more, bone's slope swallows true zones",
         "How a piece's bone may differ: level, slope and bend with the distance.",
     )
     bone_mean_sd_hu: float = setting(
@@ -102,6 +102,13 @@ class HaloSettings:
     )
     left_fall_mm: float = setting(
         1.0, "mm", (0.2, 5.0), "phantoms: half as much 0.5 mm farther out", "Distance over which it falls to a third."
+    )
+    streak_hu: float = setting(
+        100.0,
+        "HU",
+        (0.0, 500.0),
+        "phantoms: beside fixed screws pieces in the slice plane are off by up to 200 HU",
+        "What streaks in the slice plane add to a piece, zone and bone alike, standard deviation.",
     )
     rim_mm: float = setting(0.8, "mm", (0.3, 2.0), "sclerotic rims are 0.5-1 mm wide", "Width of a rim.")
     rim_from_mm: float = setting(
@@ -149,6 +156,13 @@ class HaloSettings:
         "engineering choice: zones are cones, halves or even",
         "Weight against widths other than the best simple form's.",
     )
+    doubt: float = setting(
+        6.0,
+        "",
+        (0.0, 30.0),
+        "phantoms: wide maps are better by up to 5 beside fixed screws, by 12 and more beside loose ones",
+        "A wide map is shown only when its misfit is smaller by so much than that of a narrow one.",
+    )
     quantiles: tuple[float, float] = setting(
         (0.05, 0.95),
         "part",
@@ -157,7 +171,7 @@ class HaloSettings:
         "Quantiles of a common change of the widths that bound the interval.",
     )
     together: float = setting(
-        6.0,
+        4.0,
         "",
         (1.0, 20.0),
         "tuning phantoms: so that intervals hold the truth nine times in ten; pieces err together",

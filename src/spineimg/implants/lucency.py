@@ -58,8 +58,8 @@ class Columns:
     """The part of the model that does not depend on w.
 
     values: (n, p). mean, sd: (p,) priors. metal: (n,) the blurred disc of the metal itself. cell: (n,) piece of bone
-    that a voxel lies in, ascending. profile: (n, 3) how bone may vary with the distance. offset: (n,) shape of what
-    hardening leaves. sigma_hu: (n,) standard deviation of a voxel.
+    that a voxel lies in, ascending. profile: (n, 3) how bone may vary with the distance. offsets: (n, 2) shapes of
+    what hardening leaves: beside the metal, and far along the slice plane. sigma_hu: (n,) SD of a voxel.
     """
 
     hu: FloatArray
@@ -70,7 +70,7 @@ class Columns:
     cell: IntArray
     cells: int
     profile: FloatArray
-    offset: FloatArray
+    offsets: FloatArray
     sigma_hu: FloatArray
 
     @cached_property
@@ -85,13 +85,13 @@ class Columns:
             metal=self.metal[which],
             cell=self.cell[which],
             profile=self.profile[which],
-            offset=self.offset[which],
+            offsets=self.offsets[which],
             sigma_hu=self.sigma_hu[which],
         )
 
     def own(self, outer: FloatArray) -> FloatArray:
-        """(n, 4) what each piece has of its own, outside discs `outer`."""
-        return np.column_stack([self.profile * (1 - outer)[:, None], self.offset])
+        """(n, 5) what each piece has of its own, outside discs `outer`."""
+        return np.column_stack([self.profile * (1 - outer)[:, None], self.offsets])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Priors:
     """Means, bounds and standard deviations, HU. piece_sd_hu: of what each piece has of its own."""
 
     bone_hu: tuple[float, float]
-    piece_sd_hu: tuple[float, float, float, float]
+    piece_sd_hu: tuple[float, float, float, float, float]
     halo_hu: tuple[float, float]
     halo_sd_hu: float
     rim_hu: tuple[float, float]
@@ -156,7 +156,7 @@ def biweight_cost(z: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class _System:
-    """One linear problem. own: (n, 4) what pieces have of their own; shared: (n, p + 3 + 1) all else, HU."""
+    """One linear problem. own: (n, 5) what pieces have of their own; shared: (n, p + 3 + 1) all else, HU."""
 
     columns: Columns
     own: FloatArray
@@ -165,12 +165,12 @@ class _System:
 
     @cached_property
     def laid_out(self) -> tuple[FloatArray, FloatArray]:
-        """(pieces, 4, most) what is a piece's own, (pieces, most, 4 + p + 3 + 1) everything."""
+        """(pieces, 5, most) what is a piece's own, (pieces, most, 5 + p + 3 + 1) everything."""
         both = self.columns.rows.spread(np.concatenate([self.own, self.shared], axis=1))
         return np.ascontiguousarray(both[:, :, : self.own.shape[1]].transpose(0, 2, 1)), both
 
     def best(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(p + 3,) parameters and (cells, 4) of the pieces, by weighted least squares with priors and bounds."""
+        """(p + 3,) parameters and (cells, 5) of the pieces, by weighted least squares with priors and bounds."""
         columns, priors, local = self.columns, self.priors, len(self.priors.piece_sd_hu)
         mean, sd = priors.shared(columns)
         whole = self.shared[:, :-1].T @ (self.shared * weight[:, None])

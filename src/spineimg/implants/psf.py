@@ -51,6 +51,8 @@ _SOFT_PROFILE_MM = 0.55
 """FWHM that focus, detector and interpolation add to a slice's profile: nominal 0.6 mm measure 0.7 mm and more."""
 _TRUST = 0.2
 """Standard error of the usual widths, as a logarithm. Engineering choice."""
+_STEEP = 0.85
+"""Rods nearer than that (cosine) to the slices' normal tell the blur in the slice plane. Engineering choice."""
 _EDGE_MM = 1.3
 """Voxels up to so far from a shaft's edge tell its blur. Engineering choice: both plateaus of a blur of 1.2 mm, little
 of what lies beyond."""
@@ -58,19 +60,36 @@ _BEST_MISFIT = 1.6
 """A shaft whose edge misfits so much worse than the best one's is starved or streaked. Engineering choice."""
 
 
-def estimate_psf(metal: MetalMap, fits: Sequence[ShaftFit | SideFit], usual: Psf) -> Psf:
-    """The blur as the edges of fitted shafts show it: the median over the shafts that show their own HU, without those
-    whose edge misfits far worse than the best one's.
+def estimate_psf(
+    metal: MetalMap,
+    fits: Sequence[ShaftFit | SideFit],
+    usual: Psf,
+    rods: Sequence[SideFit] = (),
+) -> Psf:
+    """The blur as the edges of metal show it that shows its own HU: the median over shafts, without those whose edge
+    misfits far worse than the best one's.
 
+    rods: pieces of what may be rods. They have no thread, and rays cross them briefly where they run along the patient:
+    where there are any, they tell the blur in the slice plane, and shafts only that across it. Beside shafts rays that
+    run along them are hardened and starved, which smears their sides by up to a millimetre.
     Where the scale ends below the metal, the flank that is left cannot tell the blur from the radius, so that without
     any other shaft the usual widths stay.
     """
+    steep = [rod for rod in rods if abs(float(rod.axis.along @ metal.geometry.normal_lps)) >= _STEEP]
+    by_rods, by_shafts = _median_widths(metal, steep, usual), _median_widths(metal, fits, usual)
+    flat = (by_rods or by_shafts or (usual.fwhm_in_plane_mm,))[0]
+    deep = by_shafts[1] if by_shafts else usual.fwhm_slice_mm
+    return Psf(flat, deep, (by_rods is not None or by_shafts is not None, by_shafts is not None))
+
+
+def _median_widths(metal: MetalMap, fits: Sequence[ShaftFit | SideFit], usual: Psf) -> tuple[float, float] | None:
+    """FWHM in the slice plane and across it, None where no fit tells them."""
     told = [w for f in fits if not f.edge.clipped and (w := _widths(metal, f, usual)) is not None]
     if not told:
-        return usual
+        return None
     flat, deep, misfit = np.array(told).T
     good = misfit <= _BEST_MISFIT * misfit.min()
-    return Psf(float(np.median(flat[good])), float(np.median(deep[good])), (True, True))
+    return float(np.median(flat[good])), float(np.median(deep[good]))
 
 
 def _widths(metal: MetalMap, fit: ShaftFit | SideFit, usual: Psf) -> tuple[float, float, float] | None:

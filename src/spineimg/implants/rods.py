@@ -54,9 +54,9 @@ class RodLine:
         return tuple((float(x), float(y), float(z)) for x, y, z in self.points_lps_mm[chosen])
 
 
-def trace_rod(metal: MetalMap, tube: Tube, psf: Psf, axis: AxisSettings | None = None) -> RodTrace | None:
+def trace_rod(metal: MetalMap, tube: Tube, cylinders: RodPieces) -> RodTrace | None:
     """The line of a tube, followed to where its core stops being metal. None where no piece of it is a cylinder."""
-    pieces, loose = _pieces(metal, tube, psf, axis)
+    pieces, loose = cylinders.fits, cylinders.loose
     if not pieces:
         return None
     radius = _radius_mm(metal, pieces)
@@ -80,11 +80,17 @@ def finish_rod(
     return RodLine(line, radius, trace.metal_hu, trace.clipped, gaps, (invisible_note(core, chosen),))
 
 
-def _pieces(
-    metal: MetalMap, tube: Tube, psf: Psf, settings: AxisSettings | None
-) -> tuple[list[SideFit], list[FloatArray]]:
-    """Fitted cylinders along the clean parts of the tube, each about 14 mm long, and the centres (n, 3) of those parts
-    that are as thick and too short to be fitted."""
+@dataclass(frozen=True, eq=False, slots=True)
+class RodPieces:
+    """Fitted cylinders along the clean parts of a tube, and the centres (n, 3) of those parts that are as thick and too
+    short to be fitted."""
+
+    fits: tuple[SideFit, ...]
+    loose: tuple[FloatArray, ...]
+
+
+def rod_pieces(metal: MetalMap, tube: Tube, psf: Psf, settings: AxisSettings | None = None) -> RodPieces:
+    """The cylinders of a tube that may be a rod, each about 14 mm long. psf: as such a scan usually has."""
     points = tube.points_lps_mm
     jumps = np.flatnonzero(np.linalg.norm(np.diff(points, axis=0), axis=1) > _JUMP_MM) + 1
     fits, loose = [], []
@@ -101,7 +107,7 @@ def _pieces(
                 fits.append(fit)
             elif abs(float(np.median(radii)) - tube.radius_mm) < _SAME_RADIUS_MM:
                 loose.append(part[:: max(1, len(part) // 5)])
-    return fits, loose
+    return RodPieces(tuple(fits), tuple(loose))
 
 
 def _radius_mm(metal: MetalMap, pieces: Sequence[SideFit]) -> float:

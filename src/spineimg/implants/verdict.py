@@ -204,7 +204,7 @@ def _verdict(
     needed = min(settings.extent_mm, settings.extent_part * shaft.length_mm)
     covered = surface.coverage(limit)
     long = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)[0] >= needed
-    wide = covered >= settings.coverage - settings.coverage_error
+    wide = covered >= settings.coverage
     surely = wide and long and fit.evidence >= settings.evidence
     narrow = covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence <= -settings.counter_evidence
     blurred = conditions.psf.fwhm_in_plane_mm > settings.widest_blur_mm
@@ -241,7 +241,7 @@ def _unclear(fit: HaloFit, covered: float, interval: tuple[float, float], settin
     """Why a screw is neither loose nor not loose."""
     limit, part = settings.width_mm, 100 * covered
     if fit.evidence >= settings.evidence and covered >= settings.coverage / 4:
-        least = 100 * (settings.coverage - settings.coverage_error)
+        least = 100 * settings.coverage
         return (
             f"along a part of the screw there may be a zone wider than {limit:g} mm: {part:.0f} % of its surface, less "
             f"than the {least:.0f} % that count as loosening"

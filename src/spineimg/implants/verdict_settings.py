@@ -25,25 +25,18 @@ class VerdictSettings:
         "engineering choice: most of what the shaft touches",
         "It must be that wide over at least this part of the surface that lies in bone.",
     )
-    coverage_error: float = setting(
-        0.1,
-        "part",
-        (0.0, 0.5),
-        "phantoms: coverage reads up to 0.2 too low on loose screws, where cortex is near",
-        "So much less is enough when the evidence for a wide zone is clear.",
-    )
     evidence: float = setting(
-        8.0,
+        6.0,
         "",
         (0.0, 100.0),
-        "tuning phantoms: at most 3 with less than 0.5 mm; 14 and more on three of five with 1.5 mm",
+        "tuning phantoms: at most 2 where half of a fixed screw's map is wide, 8 and more with 1.5 mm and above",
         "How much better wide forms must explain the whole screw than narrow ones, as a log likelihood.",
     )
     counter_evidence: float = setting(
-        2.0,
+        0.0,
         "",
         (0.0, 100.0),
-        "engineering choice: seven to one; missed zones on a part of the screw read -2 to 0",
+        "engineering choice: none, since the interval must end at the limit as well",
         "How much better narrow forms must explain the whole screw for `absent`, as a log likelihood.",
     )
     extent_mm: float = setting(
