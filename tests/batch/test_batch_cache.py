@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,32 @@ def test_what_makes_no_sense_comes_back_as_such(tmp_path: Path) -> None:
     values = {"KVP": Unparsed("12O"), "ImageType": ("ORIGINAL", "AXIAL"), "PixelSpacing": (0.5, 0.7), "Rows": 24}
     header = FileHeader(str(path), 10, values, "1.2.840.10008.1.2.1", True, 3, 7)
     status = path.stat()
-    entry = (str(path), 10, status.st_mtime_ns, module._packed(header))
+    entry = (str(path), 10, status.st_mtime_ns, *module._Packer().packed(header))
     assert same(KnownHeaders([entry]).read(str(path)), header)
 
 
-@pytest.mark.parametrize("damage", ["rubbish", "one byte of a header", "another version"])
+def test_what_a_series_shares_is_stored_once(study: Path) -> None:
+    """Planted: equality instead of identity for numbers; the second file's -0 below came back as 0."""
+    first, *others = (read_header(path) for path in files(study))
+    packer = module._Packer()
+    packed = [packer.packed(header) for header in (first, *others)]
+    assert len({shared for _, shared in packed}) == 1
+    assert max(len(own) for own, _ in packed) < 0.4 * len(packed[0][1])
+    zero = replace(first, values=dict(first.values) | {"ImagePositionPatient": (0.0, 5.0, 1.0)})
+    rest = {name: value for name, value in first.values.items() if name != "KVP"}
+    minus = replace(first, values=rest | {"ImagePositionPatient": (-0.0, 5.0, 1.0)})
+    packer = module._Packer()
+    for header in (zero, minus):
+        status = os.stat(header.path)  # noqa: PTH116
+        entry = (header.path, status.st_size, status.st_mtime_ns, *packer.packed(header))
+        back = KnownHeaders([entry]).read(header.path)
+        assert same(back, header)
+        assert repr(back.values["ImagePositionPatient"]) == repr(header.values["ImagePositionPatient"])
+
+
+@pytest.mark.parametrize(
+    "damage", ["rubbish", "one byte of a header", "one byte of what they share", "another version"]
+)
 def test_damage_costs_only_time(study: Path, tmp_path: Path, damage: str) -> None:
     place = tmp_path / "index.sqlite"
     known = KnownHeaders()
@@ -116,7 +138,9 @@ def test_damage_costs_only_time(study: Path, tmp_path: Path, damage: str) -> Non
     else:
         entries = known.fresh
         if damage == "one byte of a header":
-            entries = [(path, size, changed, header[:-1] + b"?") for path, size, changed, header in entries]
+            entries = [(path, size, changed, own[:-1] + b"?", shared) for path, size, changed, own, shared in entries]
+        if damage == "one byte of what they share":
+            entries = [(path, size, changed, own, shared[:-1] + b"?") for path, size, changed, own, shared in entries]
         first = HeaderCache(place)
         first.learn(entries)
         first.close()

@@ -41,7 +41,9 @@ def test_a_folder_that_looks_like_a_uid_is_a_folder(tmp_path: Path) -> None:
     assert case.uid is None
 
 
-@pytest.mark.parametrize("text", ["case;path;rois\na;s;r.json\n", "\ufeffCase,PATH,Rois\r\n a , s ,r.json\r\n\r\n"])
+@pytest.mark.parametrize(
+    "text", ["case;path;rois\na;s;r.json\n", "\ufeffCase,PATH,Rois\r\n a , s\u00a0,r.json\r\n\r\n"]
+)
 def test_tables_as_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
     (case,) = read(tmp_path, text)
     assert (case.name, case.path, case.rois, case.wanted) == ("a", "s", "r.json", ())
@@ -86,8 +88,10 @@ def test_rows_with_use_no_are_left_out_and_counted(tmp_path: Path) -> None:
         (CLICKS + "a,s,L1,,1,2\n", "line 2: 6 cells where the header has 7"),
         (CLICKS + "a,s,L1,,1,2,3\n\nb,s,L1,,1,2,nan\n", "line 4: z_mm must be a number in mm within ±100000, found"),
         (CLICKS + "a,s,L1,,inf,2,3\n", "line 2: x_mm must be a number"),
-        (CLICKS + "a,s,L1,,1,,3\n", "line 2: y_mm must be a number in mm, found ''"),
-        (CLICKS + "a,s,L1,,1,2 mm,3\n", "line 2: y_mm must be a number in mm, found '2 mm'"),
+        (CLICKS + "a,s,L1,,1,,3\n", "line 2: y_mm must be a number in mm with a decimal point, found ''"),
+        (CLICKS + "a,s,L1,,1,2 mm,3\n", "line 2: y_mm must be a number in mm with a decimal point, found '2 mm'"),
+        (CLICKS.replace(",", ";") + "a;s;L1;;1,5;2;3\n", "line 2: x_mm must be .* with a decimal point, found '1,5'"),
+        (CLICKS + "a,s,L1,,6_4,2,3\n", "line 2: x_mm must be a number in mm with a decimal point, found '6_4'"),
         (CLICKS + "a,s,L9,,1,2,3\n", "line 2: 'L9' is not a vertebral level"),
         (CLICKS + "a,s,L1,top,1,2,3\n", "line 2: role is UIV, LIV or empty, found 'top'"),
         (CLICKS + "a,s,L1,,1,2,3\na,s,l1,,4,5,6\n", "line 3: L1 of this case is there already, in line 2"),

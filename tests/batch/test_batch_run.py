@@ -75,7 +75,7 @@ def test_every_case_has_its_row_and_its_reason(finished: Path) -> None:
     reasons = {name: row["reason"] for name, row in rows.items() if row["status"] == "refused"}
     assert "localizer" in reasons["localizer"]
     assert "gone: no such file or folder" in reasons["vanished"]
-    assert "2 usable series" in reasons["ambiguous"]
+    assert "2 usable series; put one of these UIDs into path: " in reasons["ambiguous"]
     assert reasons["no such uid"] == "no file below ROOT has the SeriesInstanceUID 1.2.3.4.5"
     assert "absent.json" in reasons["no rois"]
     assert {name: rows[name]["n_vertebrae"] for name in ("whole", "cut down", "localizer")} == {

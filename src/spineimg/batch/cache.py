@@ -1,12 +1,14 @@
 """Headers that were read once, kept in FOLDER/index.sqlite: a file is known by its path, size and time of change.
 
 Only the main process touches the database. A job takes the known headers of its files along, and the answer brings
-those that were read. Nothing here is needed for a result: a cache that is damaged or cannot be written is left out.
+those that were read. Headers of one series say nearly the same, so what they share is stored once and of each file
+what differs. Nothing here is needed for a result: a cache that is damaged or cannot be written is left out.
 It holds no patient's name, id or birth date.
 """
 
 from __future__ import annotations
 
+import hashlib
 import marshal
 import os
 import sqlite3
@@ -23,9 +25,39 @@ from spineimg.io.headers import FileHeader, Unparsed, read_header
 
 _IDENTITY = frozenset({"PatientName", "PatientID", "PatientBirthDate"})
 _MADE_BY = f"{__version__} {sys.version_info[0]}.{sys.version_info[1]} {marshal.version}"
+_FILES_A_TIME = 1000
+"""So many headers that the main process has read itself are written in one go. Engineering choice."""
 
-Entry = tuple[str, int, int, bytes]
-"""(path, bytes, time of change in ns, packed header) of one file."""
+Entry = tuple[str, int, int, bytes, bytes]
+"""(path, bytes, time of change in ns, packed header, packed values that it shares with its series) of one file."""
+
+
+class _Packer:
+    """Packs headers; the first one of a series becomes what the others are compared with."""
+
+    def __init__(self) -> None:
+        self._shared: dict[Any, tuple[dict[str, Any], bytes]] = {}
+
+    def packed(self, header: FileHeader) -> tuple[bytes, bytes]:
+        """(what is the file's own, what it shares), both without the patient's identity and with a checksum."""
+        values = dict(header.values)
+        for name in _IDENTITY:
+            values.pop(name, None)
+        for name in [name for name, value in values.items() if type(value) is Unparsed]:
+            values[name] = {"unparsed": values[name].text}
+        series = header.values.get("SeriesInstanceUID")
+        if series not in self._shared:
+            self._shared[series] = values, _sealed(values)
+        shared, content = self._shared[series]
+        # Identity, since equal numbers may differ (0 and -0), and a value that repeats is decoded once.
+        own = {
+            name: value
+            for name, value in values.items()
+            if (usual := shared.get(name)) is not value and not (type(value) is str and value == usual)
+        }
+        lacking = [name for name in shared if name not in values]
+        place = (header.transfer_syntax, header.has_pixels, header.pixel_offset, header.pixel_length)
+        return _sealed((header.size, own, lacking, *place)), content
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +66,9 @@ class KnownHeaders:
 
     entries: Sequence[Entry] = ()
     fresh: list[Entry] = field(default_factory=list)
+    packer: _Packer = field(default_factory=_Packer)
     _by_path: dict[str, Entry] = field(init=False)
+    _shared: dict[bytes, dict[str, Any] | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._by_path = {entry[0]: entry for entry in self.entries}
@@ -44,12 +78,27 @@ class KnownHeaders:
         status = os.stat(path)  # noqa: PTH116 - strings, for speed over thousands of files
         known = self._by_path.get(path)
         if known is not None and known[1:3] == (status.st_size, status.st_mtime_ns):
-            header = _unpacked(path, known[3])
+            header = self._unpacked(path, known[3], known[4])
             if header is not None:
                 return header
         header = read_header(path)
-        self.fresh.append((path, status.st_size, status.st_mtime_ns, _packed(header)))
+        self.fresh.append((path, status.st_size, status.st_mtime_ns, *self.packer.packed(header)))
         return header
+
+    def _unpacked(self, path: str, packed: bytes, content: bytes) -> FileHeader | None:
+        """None for what is damaged."""
+        if content not in self._shared:
+            self._shared[content] = _opened(content)
+        shared, found = self._shared[content], _opened(packed)
+        if shared is None or found is None:
+            return None
+        size, own, lacking, *place = found
+        values = shared | own
+        for name in lacking:
+            del values[name]
+        for name in [name for name, value in values.items() if type(value) is dict]:
+            values[name] = Unparsed(values[name]["unparsed"])
+        return FileHeader(path, size, values, *place)
 
 
 class HeaderCache:
@@ -57,6 +106,8 @@ class HeaderCache:
 
     def __init__(self, path: Path) -> None:
         self._connection: sqlite3.Connection | None = None
+        self._packer = _Packer()
+        self._waiting: list[Entry] = []
         for _ in range(2):
             try:
                 self._connection = _connected(path)
@@ -68,32 +119,44 @@ class HeaderCache:
 
     def of(self, files: Iterable[str]) -> tuple[Entry, ...]:
         """What is known of these files, and of those below them where they are folders."""
+        self._write_waiting()
         found: list[Entry] = []
         for path in files:
             below = path.rstrip("/") + "/"
             found += self._ask("path = ? OR (path > ? AND path < ?)", path, below, below[:-1] + chr(ord("/") + 1))
-        return tuple(found)
+        same: dict[bytes, bytes] = {}  # one object for each, so that a job carries it once
+        return tuple((*entry[:4], same.setdefault(entry[4], entry[4])) for entry in found)
 
     def read(self, path: str) -> FileHeader:
         """As `read_header`, from the database when the file is what it was."""
-        known = KnownHeaders(self._ask("path = ?", path))
+        known = KnownHeaders(self._ask("path = ?", path), self._waiting, self._packer)
         header = known.read(path)
-        self.learn(known.fresh)
+        if len(self._waiting) >= _FILES_A_TIME:
+            self._write_waiting()
         return header
 
     def learn(self, entries: Sequence[Entry]) -> None:
         if self._connection is None or not entries:
             return
+        ids = {content: hashlib.blake2b(content, digest_size=16).digest() for *_, content in entries}
+        rows = [(os.fsencode(path), *rest, ids[content]) for path, *rest, content in entries]
         try:
             with self._connection:
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO headers VALUES (?, ?, ?, ?)",
-                    [(os.fsencode(path), *rest) for path, *rest in entries],
-                )
+                shared = [(number, content) for content, number in ids.items()]
+                self._connection.executemany("INSERT OR REPLACE INTO shared VALUES (?, ?)", shared)
+                self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
         except sqlite3.Error:
-            self.close()
+            self._give_up()
 
     def close(self) -> None:
+        self._write_waiting()
+        self._give_up()
+
+    def _write_waiting(self) -> None:
+        self.learn(self._waiting)
+        self._waiting.clear()
+
+    def _give_up(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
@@ -102,12 +165,12 @@ class HeaderCache:
     def _ask(self, condition: str, *paths: str) -> list[Entry]:
         if self._connection is None:
             return []
-        question = f"SELECT path, size, mtime_ns, header FROM headers WHERE {condition}"
+        question = f"SELECT path, size, mtime_ns, own, content FROM files JOIN shared USING (id) WHERE {condition}"
         try:
             rows = self._connection.execute(question, [os.fsencode(path) for path in paths]).fetchall()
             return [(os.fsdecode(path), *rest) for path, *rest in rows]
         except sqlite3.Error:
-            self.close()
+            self._give_up()
             return []
 
 
@@ -118,14 +181,15 @@ def _connected(path: Path) -> sqlite3.Connection:
         for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = OFF"):
             connection.execute(f"PRAGMA {pragma}")
         connection.execute("CREATE TABLE IF NOT EXISTS made_by (version TEXT)")
+        connection.execute("CREATE TABLE IF NOT EXISTS shared (id BLOB PRIMARY KEY, content BLOB)")
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS headers "
-            "(path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, header BLOB) WITHOUT ROWID"
+            "CREATE TABLE IF NOT EXISTS files "
+            "(path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, own BLOB, id BLOB) WITHOUT ROWID"
         )
         if connection.execute("SELECT version FROM made_by").fetchall() != [(_MADE_BY,)]:
             with connection:
-                connection.execute("DELETE FROM headers")
-                connection.execute("DELETE FROM made_by")
+                for name in ("files", "shared", "made_by"):
+                    connection.execute(f"DELETE FROM {name}")
                 connection.execute("INSERT INTO made_by VALUES (?)", (_MADE_BY,))
     except sqlite3.Error:
         connection.close()
@@ -133,24 +197,14 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _packed(header: FileHeader) -> bytes:
-    """The header without the patient's identity, with a checksum in front."""
-    values = {
-        name: {"unparsed": value.text} if isinstance(value, Unparsed) else value
-        for name, value in header.values.items()
-        if name not in _IDENTITY
-    }
-    own = (header.size, values, header.transfer_syntax, header.has_pixels, header.pixel_offset, header.pixel_length)
-    content = marshal.dumps(own)
-    return zlib.crc32(content).to_bytes(4, "big") + content
+def _sealed(content: Any) -> bytes:
+    """With a checksum in front."""
+    packed = marshal.dumps(content)
+    return zlib.crc32(packed).to_bytes(4, "big") + packed
 
 
-def _unpacked(path: str, packed: bytes) -> FileHeader | None:
+def _opened(packed: bytes) -> Any:
     """None for what is damaged."""
     if zlib.crc32(packed[4:]).to_bytes(4, "big") != packed[:4]:
         return None
-    size, stored, *rest = marshal.loads(packed[4:])  # our own file, checked
-    values: dict[str, Any] = {
-        name: Unparsed(value["unparsed"]) if isinstance(value, dict) else value for name, value in stored.items()
-    }
-    return FileHeader(path, size, values, *rest)
+    return marshal.loads(packed[4:])  # our own file, checked

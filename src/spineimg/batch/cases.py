@@ -223,10 +223,13 @@ def _with_needed(names: list[str], line: int) -> list[str]:
 def _row(header: Sequence[str], cells: Sequence[str], line: int) -> _Row:
     if len(cells) != len(header):
         raise _TableError(line, f"{len(cells)} cells where the header has {len(header)}")
-    for name, cell in zip(header, cells, strict=True):
-        if len(cell) > _MOST_CELL or not all(letter.isprintable() for letter in cell):
-            raise _TableError(line, f"{name} holds {cell[:40]!r}: line breaks and control characters are not allowed")
-    return _Row(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)})
+    stripped = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    for name, cell in stripped.items():
+        if len(cell) > _MOST_CELL or not cell.isprintable():
+            raise _TableError(
+                line, f"{name} holds {cell[:40]!r}: line breaks and characters that are not seen are not allowed"
+            )
+    return _Row(line, stripped)
 
 
 def _name(row: _Row) -> str:
@@ -294,7 +297,10 @@ def _all_wanted(rows: Sequence[_Row], *, from_file: bool) -> tuple[Wanted, ...]:
 
 def _wanted(row: _Row, *, from_file: bool) -> Wanted:
     if not row["level"]:
-        raise _TableError(row.line, "level is empty" + ("" if from_file else ", and so are rois and mask"))
+        raise _TableError(
+            row.line,
+            "level is empty" + ("" if from_file else ", and so are rois and mask: fill one, or run with --levels auto"),
+        )
     try:
         level = parse_level(row["level"])
     except SpineImgError as error:
@@ -320,9 +326,10 @@ def _point(row: _Row) -> tuple[float, float, float] | None:
 
 def _number(row: _Row, name: str) -> float:
     try:
-        value = float(row[name])
+        value = float(row[name].replace("_", "?"))  # Python reads 6_4 as 64
     except ValueError:
-        raise _TableError(row.line, f"{name} must be a number in mm, found {row[name]!r}") from None
+        text = f"{name} must be a number in mm with a decimal point, found {row[name]!r}"
+        raise _TableError(row.line, text) from None
     if not math.isfinite(value) or abs(value) > _MOST_MM:
         raise _TableError(row.line, f"{name} must be a number in mm within ±{_MOST_MM:g}, found {row[name]!r}")
     return value

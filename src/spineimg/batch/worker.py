@@ -112,7 +112,8 @@ def _volume(job: Job, known: KnownHeaders) -> CTVolume:
         raise SpineImgError(f"no file below ROOT has the SeriesInstanceUID {job.case.uid}")
     if job.case.uid is None and is_volume_file(job.files[0]):
         return load(job.files[0])
-    return choose(scan(job.files, read=known.read), job.case.uid or job.files[0], job.case.uid).volume()
+    found = scan(job.files, read=known.read)
+    return choose(found, job.case.uid or job.files[0], job.case.uid, "put one of these UIDs into path").volume()
 
 
 def _rois(job: Job, volume: CTVolume | None) -> RoiSet:

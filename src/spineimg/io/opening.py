@@ -27,8 +27,11 @@ def load(path: Path | str, series: str | None = None, *, keep_ids: bool = False)
     return choose(scan([path], keep_ids=keep_ids), os.fspath(path), series).volume()
 
 
-def choose(index: SeriesIndex, path: str, series: str | None) -> SeriesEntry:
-    """The series that is meant. Raises SeriesError with the candidates when it is not clear which."""
+def choose(index: SeriesIndex, path: str, series: str | None, how: str = "choose with --series from") -> SeriesEntry:
+    """The series that is meant. Raises SeriesError with the candidates when it is not clear which.
+
+    how: what the message says before the list of them.
+    """
     if not index.series:
         found = f"{index.n_not_dicom} other files" if index.n_not_dicom else "no file"
         if index.skipped:
@@ -43,12 +46,12 @@ def choose(index: SeriesIndex, path: str, series: str | None) -> SeriesEntry:
         if len(usable) == 1:
             return usable[0]
         problem = "is in several parts" if named else "is not there"
-        raise SeriesError(f"{path}: series {series} {problem}; choose with --series from: {_listing(index)}")
+        raise SeriesError(f"{path}: series {series} {problem}; {how}: {_listing(index)}")
     usable = [one for one in index.series if one.verdict is not Verdict.REFUSED]
     if len(usable) == 1:
         return usable[0]
     if usable:
-        raise SeriesError(f"{path}: {len(usable)} usable series; choose with --series from: {_listing(index)}")
+        raise SeriesError(f"{path}: {len(usable)} usable series; {how}: {_listing(index)}")
     if len(index.series) == 1:
         return index.series[0]
     raise SeriesError(f"{path}: none of {len(index.series)} series can be measured: {_listing(index)}")

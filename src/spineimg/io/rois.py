@@ -135,9 +135,9 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _roi_set(data: object, base_folder: Path) -> RoiSet:
+    if isinstance(data, dict) and data.get("schema") != SCHEMA:  # first: another kind of file has other keys
+        raise RoiError(f"schema must be {SCHEMA!r}, found {_shown(data.get('schema'))}")
     top = _object(data, "the file", _TOP_KEYS)
-    if top.get("schema") != SCHEMA:
-        raise RoiError(f"schema must be {SCHEMA!r}, found {_shown(top.get('schema'))}")
     reader = _one_of_type(top, "reader", str, "a text")
     construct = _construct(top.get("construct"))
     entries = top.get("vertebrae")
