@@ -15,6 +15,7 @@ from spineimg.volume import Acquisition
 
 from napari_spineimg import hu_actions
 from napari_spineimg.dialogs import CutoffDialog, StatedDialog, about_text
+from napari_spineimg.docked import dock_and_window
 from napari_spineimg.series_dialog import SeriesDialog
 
 
@@ -115,3 +116,20 @@ def test_about_names_version_purpose_and_papers() -> None:
     words = about_text()
     for part in ("spineimg 0.", "Research use only, not a medical device.", "Lee et al. 2024", "Schreiber", "Silva"):
         assert part in words
+
+
+def test_no_widget_squeezes_another(reading: Any) -> None:
+    """On a small screen they are tabs of one place. Planted: one below the other, with 100 pixels for the upper one."""
+    hand = reading()
+    screen, desk = hand.open("Implant screen"), hand.open("Vertebral HU")
+    hand.settle()
+    dock, window = dock_and_window(screen)
+    assert dock_and_window(desk)[0] in window.tabifiedDockWidgets(dock)
+    assert (desk.in_sight, screen.in_sight) == (True, False)
+    dock.raise_()
+    hand.settle()
+    assert (desk.in_sight, screen.in_sight) == (False, True)
+    assert screen.height() > 400
+    hand.scroll_to(scans.body_center("L2"))
+    hand.click(scans.body_center("L2"))
+    assert desk.session.state.levels == ()  # nobody measures behind the reader's back

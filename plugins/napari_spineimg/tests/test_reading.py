@@ -12,12 +12,14 @@ import scans
 import spineimg
 from qtpy.QtCore import Qt
 from spineimg.errors import SeriesError
+from spineimg.geometry import Geometry
+from spineimg.volume import ArraySource, CTVolume
 
 from napari_spineimg import windows
 from napari_spineimg.display import lps_from_world, world_from_lps
 from napari_spineimg.reader import get_reader, read
 from napari_spineimg.room import room_of
-from napari_spineimg.study import open_study
+from napari_spineimg.study import middle_lps_mm, open_study
 
 KINDS = tuple(scans.KINDS)
 
@@ -135,6 +137,31 @@ def test_one_file_of_a_scan_opens_alone(scan: Callable[[str], Path]) -> None:
     data, settings, _ = read(str(file))[0]
     assert data.shape == (1, 112, 112)
     assert settings["metadata"]["spineimg"].volume.verdict == "refused"
+
+
+def test_what_is_refused_can_be_looked_at(reading: Any, tmp_path: Path) -> None:
+    """A label map in place of a CT: the widget says why nothing is measured. Planted: the core's error let through."""
+    import nibabel
+
+    labels = nibabel.Nifti1Image(np.tile(np.arange(8, dtype=np.int16), (9, 9, 1)), np.diag([1.0, 1.0, 1.0, 1.0]))
+    nibabel.save(labels, tmp_path / "labels.nii.gz")
+    hand = reading(path=tmp_path / "labels.nii.gz")
+    widget = hand.open("Vertebral HU")
+    assert "label map" in widget.message.text()
+    assert not widget.isEnabled()
+    assert widget.session is None
+
+
+def test_a_scan_with_a_gap_in_its_middle_opens_beside_it() -> None:
+    """Planted: the middle of the box, which was black."""
+    places = np.array([0.0, 2.0, 4.0, 6.0, 8.0, 60.0, 62.0, 64.0, 66.0, 68.0])
+    origins = np.stack([0 * places, 0 * places, places], axis=1)
+    geometry = Geometry((10, 12, 12), origins, np.array([0.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0]))
+    study = open_study("gap", CTVolume(geometry, ArraySource(np.full((10, 12, 12), 100, dtype=np.int16))))
+    middle = middle_lps_mm(study)
+    number = round(float((world_from_lps(middle) - study.display.translate)[0] / study.display.scale[0]))
+    assert np.isfinite(study.display.data.plane(0, number)).all()
+    assert middle[2] == pytest.approx(7.0)
 
 
 def test_several_series_without_a_window_are_an_error(scan: Callable[[str], Path], tmp_path: Path) -> None:

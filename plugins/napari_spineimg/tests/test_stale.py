@@ -228,6 +228,45 @@ def test_what_is_seen_is_what_is_measured(reading: Any, scan: Callable[[str], Pa
     assert hand.room.status_words(CENTER)[1] == f"{spineimg.load(scan('prone')).read(k)[r, c]:.0f} HU"
 
 
+def test_a_scan_that_is_open_twice_has_one_desk(reading: Any, scan: Callable[[str], Path]) -> None:
+    """What was entered on either is there on both, and is kept. Planted: a desk for each, as two scans have; then the
+    click below on the first one took the second one's level out of the kept session."""
+    hand = reading("clean")
+    widget = hand.open("Vertebral HU")
+    first = hand.room.layer
+    hand.viewer.open(str(scan("clean")), plugin="napari-spineimg")
+    hand.settle()
+    second = hand.room.layer
+    widget.measure("L2", CENTER)
+    hand.viewer.layers.selection.active = first
+    hand.settle()
+    assert widget.session.state.levels == ("L2",)
+    widget.measure("L3", scans.body_center("L3"))
+    hand.viewer.layers.selection.active = second
+    hand.settle()
+    assert widget.session.state.levels == ("L2", "L3")
+    widget.session.set_construct("L2", "L3")
+    hand.viewer.layers.remove(second)
+    hand.settle()
+    assert widget.session.state.levels == ("L2", "L3")
+    assert widget.session.state.rois.construct.liv == "L3"
+    assert shown(widget) == true(widget)
+
+
+def test_a_file_that_was_written_anew_is_another_scan(tmp_path: Path) -> None:
+    """Planted: the path alone; ROIs of the scan before came back over the new one."""
+    import nibabel
+
+    file, keys = tmp_path / "ct.nii.gz", []
+    for seed in (1, 2):
+        hu = np.random.default_rng(seed).normal(-200, 400, (9, 8, 7)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(hu, np.eye(4)), file)
+        os.utime(file, ns=(seed, seed))
+        keys.append(open_study(str(file), spineimg.load(file)).key)
+    assert keys[0] != keys[1]
+    assert open_study(str(file), spineimg.load(file)).key == keys[1]
+
+
 def test_a_closed_dock_leaves_nothing(reading: Any) -> None:
     """Its layers and keys go with it, the work stays. Planted: napari only takes the widget out of the window."""
     hand = reading()

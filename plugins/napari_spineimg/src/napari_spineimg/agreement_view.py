@@ -34,6 +34,7 @@ class AgreementDialog(QDialog):
         self.table = QTableWidget(len(pairs), len(_COLUMNS))
         self.table.setHorizontalHeaderLabels(_COLUMNS)
         self.table.verticalHeader().hide()
+        self.table.setToolTip("Levels that both readers measured")
         for row, pair in enumerate(pairs):
             numbers = [number(pair[name]) for name in ("a_hu", "b_hu", "difference_hu")]
             calls = [str(pair[name] or DASH).replace("_", " ") for name in ("call_a", "call_b")]

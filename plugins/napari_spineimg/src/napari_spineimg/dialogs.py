@@ -79,7 +79,9 @@ class CutoffDialog(_Form):
         self.value.setDecimals(3)
         self.value.setRange(-200.0, 1000.0)
         self.value.setValue(value_hu)
+        self.value.setToolTip("A LIV whose HU lies below this is flagged")
         self.source = QLineEdit(source)
+        self.source.setToolTip("The paper or the registry that the value comes from")
         self.form.addRow("Cutoff, HU", self.value)
         self.form.addRow("Source", self.source)
 
@@ -119,6 +121,7 @@ class StatedDialog(_Form):
             ("Contrast", self.contrast, known.contrast),
             ("Kernel", self.kernel, known.kernel),
         ):
+            box.setToolTip("Can be stated, since the file does not say" if value is None else "As the file says")
             box.setEnabled(value is None)
             if value is not None:
                 box.addItem(f"{_said(value)} (from the file)")

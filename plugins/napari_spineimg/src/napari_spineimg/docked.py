@@ -6,7 +6,7 @@ from typing import Any
 
 from napari.settings import get_settings
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 _WIDEST = 0.42
 """Of the screen's width: what a widget takes at most without being asked. Engineering choice."""
@@ -17,7 +17,9 @@ class Docked(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.left = False
+        self.left = self._placed = False
+        self.in_sight = True
+        """False behind another tab, where Qt still calls a widget visible."""
         self._area: QScrollArea | None = None
         get_settings().appearance.events.font_size.connect(self._dress)
         self._dress()
@@ -59,6 +61,36 @@ class Docked(QWidget):
     def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         super().showEvent(event)
         QTimer.singleShot(0, self, self._widen)
+        if not self._placed:
+            self._placed = True
+            dock = dock_and_window(self)[0]
+            if dock is not None:
+                dock.visibilityChanged.connect(self._visibility_changed)
+            QTimer.singleShot(0, self, self.take_place)
+
+    def _visibility_changed(self, visible: bool) -> None:
+        self.in_sight = visible
+
+    def take_place(self) -> None:
+        """Called once, when the widget has its dock: a tab over another widget of the plugin where the window is not
+        high enough for one below the other."""
+        dock, window = dock_and_window(self)
+        if dock is None or window is None:
+            return
+        for other in window.findChildren(Docked):
+            place = dock_and_window(other)[0]
+            if place is None or place is dock or place.isFloating():
+                continue
+            together = window.dockWidgetArea(place) == window.dockWidgetArea(dock)
+            if together and self._height() + other._height() > window.height():
+                window.tabifyDockWidget(place, dock)
+                dock.raise_()
+                return
+
+    def _height(self) -> int:
+        """What it needs to show all of itself."""
+        inner = self._area.widget() if self._area is not None else None
+        return inner.sizeHint().height() if inner is not None else 0
 
     def leave(self) -> None:
         """Lets go of everything that outlives the widget. Called once."""
@@ -78,3 +110,12 @@ class Docked(QWidget):
     def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         self._leave()
         super().closeEvent(event)
+
+
+def dock_and_window(widget: QWidget) -> tuple[QDockWidget | None, QMainWindow | None]:
+    """The dock that a widget lies in and the window of the dock, where they are."""
+    dock = widget.parentWidget()
+    while dock is not None and not isinstance(dock, QDockWidget):
+        dock = dock.parentWidget()
+    window = dock.parentWidget() if dock is not None else None
+    return dock, window if isinstance(window, QMainWindow) else None

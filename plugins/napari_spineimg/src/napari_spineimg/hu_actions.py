@@ -14,6 +14,7 @@ from spineimg.errors import SpineImgError
 from napari_spineimg import dialogs, outputs, texts
 from napari_spineimg.agreement_view import AgreementDialog
 from napari_spineimg.hu_parts import level_names
+from napari_spineimg.menus import fill
 from napari_spineimg.naming import Named, named_spine
 from napari_spineimg.session import Session, attempt, own_cutoff
 
@@ -30,25 +31,32 @@ class HuActions:
         widget.more_menu.setMenu(self._more_menu())
 
     def _export_menu(self) -> QMenu:
-        menu = QMenu(self._widget)
-        for kind, (words, _) in outputs.KINDS.items():
-            menu.addAction(f"{words} …", partial(self.export, kind))
-        menu.addSeparator()
-        menu.addAction("Copy the table", self.copy_table)
-        menu.addAction("Copy a paragraph for the report", self.copy_report)
-        return menu
+        files = [(f"{words} …", partial(self.export, kind), tip) for kind, (words, _, tip) in outputs.KINDS.items()]
+        table = ("Copy the table", self.copy_table, "To the clipboard, for a spreadsheet")
+        report = ("Copy a paragraph for the report", self.copy_report, "To the clipboard, in plain sentences")
+        return fill(QMenu(self._widget), [*files, None, table, report])
 
     def _more_menu(self) -> QMenu:
-        menu = QMenu(self._widget)
-        menu.addAction("Name the spine from the level in hand", self.name_spine)
-        menu.addAction("Load a ROI file …", self.load)
-        menu.addSeparator()
-        menu.addAction("Cutoff of the LIV …", self.change_cutoff)
-        menu.addAction("State the acquisition …", self.state)
-        menu.addSeparator()
-        menu.addAction("Agreement of both readers …", self.show_agreement)
-        menu.addAction("About spineimg …", partial(dialogs.show_about, self._widget))
-        return menu
+        about = partial(dialogs.show_about, self._widget)
+        entries = (
+            (
+                "Name the spine from the level in hand",
+                self.name_spine,
+                "Finds the bodies above and below the chosen one and counts their names from it",
+            ),
+            (
+                "Load a ROI file …",
+                self.load,
+                "Takes the ROIs of a file in place of the present ones; Undo brings them back",
+            ),
+            None,
+            ("Cutoff of the LIV …", self.change_cutoff, "Another cutoff for the flag, with its source"),
+            ("State the acquisition …", self.state, "Voltage, contrast agent and kernel, where the file does not say"),
+            None,
+            ("Agreement of both readers …", self.show_agreement, "Difference, limits of agreement and ICC of A and B"),
+            ("About spineimg …", about, "Version and papers"),
+        )
+        return fill(QMenu(self._widget), entries)
 
     def _try(self, step: Callable[[Session], object]) -> bool:
         session = self._widget.session
@@ -69,10 +77,12 @@ class HuActions:
             self._widget.say(f"Written: {where}")
 
     def copy_table(self) -> None:
-        self._try(lambda session: outputs.copy(texts.table_text(session.result)))
+        if self._try(lambda session: outputs.copy(texts.table_text(session.result))):
+            self._widget.say("The table is on the clipboard.")
 
     def copy_report(self) -> None:
-        self._try(lambda session: outputs.copy(texts.report_text(session.result)))
+        if self._try(lambda session: outputs.copy(texts.report_text(session.result))):
+            self._widget.say("The paragraph is on the clipboard.")
 
     # -- more ---------------------------------------------------------------------------------------------------------
 
@@ -164,19 +174,23 @@ class HuActions:
 
     def row_menu(self, level: str) -> QMenu:
         menu = QMenu(self._widget)
-        menu.addAction(f"{level} is the UIV", lambda: self.set_role(level, Role.UIV))
-        menu.addAction(f"{level} is the LIV", lambda: self.set_role(level, Role.LIV))
-        menu.addSeparator()
-        menu.addAction("The name is right", lambda: self._mark(level, confirmed=True))
-        menu.addAction("Another name …", lambda: self._rename(level))
+        upper, lowest = (partial(self.set_role, level, role) for role in (Role.UIV, Role.LIV))
+        confirm, rename = partial(self._mark, level, confirmed=True), partial(self._rename, level)
+        entries = (
+            (f"{level} is the UIV", upper, "The upper instrumented vertebra"),
+            (f"{level} is the LIV", lowest, "The lowest instrumented vertebra, which is flagged"),
+            None,
+            ("The name is right", confirm, "Takes the question mark away"),
+            ("Another name …", rename, "This vertebra alone gets another name"),
+        )
+        fill(menu, entries)
         marks = menu.addMenu("Mark as")
         if marks is not None:
-            marks.addAction("nothing", lambda: self._mark(level, status=None))
-            for status in Status:
-                marks.addAction(str(status), partial(self._mark, level, status=status))
-        menu.addSeparator()
-        menu.addAction("Remove", lambda: self._try(lambda session: session.remove(level)))
-        return menu
+            never = "Measured, never flagged"
+            of_status = [(str(status), partial(self._mark, level, status=status), never) for status in Status]
+            fill(marks, [("nothing", partial(self._mark, level, status=None), "An ordinary vertebra"), *of_status])
+        remove = partial(self._try, lambda session: session.remove(level))
+        return fill(menu, [None, ("Remove", remove, "Takes the vertebra out of the list; Undo brings it back")])
 
     def set_role(self, level: str, role: Role) -> None:
         def step(session: Session) -> None:

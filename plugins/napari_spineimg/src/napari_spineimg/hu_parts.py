@@ -49,7 +49,7 @@ class FlagBanner(QFrame):
         """None: nothing is measured."""
         if vertebra is None:
             self._show("Nothing measured yet", "Choose a level and click into its body.", _PLAIN)
-            self.setToolTip("")
+            self.setToolTip("The number of the chosen vertebra, or the flag of the LIV, stands here")
             return
         colour = _PLAIN if vertebra.flag is None else texts.CALLS[vertebra.flag.call].colour
         slices = " / ".join(texts.number(one.mean_hu, 0) for one in vertebra.hu.slices)
@@ -91,6 +91,7 @@ class BusyRow(QWidget):
         self.words, self.bar, self.stop = QLabel(), QProgressBar(), QPushButton("Cancel")
         self.words.setWordWrap(True)
         self.words.setTextFormat(Qt.TextFormat.PlainText)
+        self.bar.setToolTip("How far the work is; the viewer can be used meanwhile")
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(10)
         self.stop.setToolTip("Gives it up; nothing is entered")
@@ -125,7 +126,7 @@ class VertebraTable(QTableWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(texts.COLUMNS), parent)
         self._levels: list[str] = []
-        self.setHorizontalHeaderLabels(texts.COLUMNS)
+        name_columns(self, texts.COLUMNS, texts.COLUMN_TIPS)
         self.verticalHeader().hide()
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -191,6 +192,15 @@ class VertebraTable(QTableWidget):
         level = self.level
         if level is not None:
             self.chosen.emit(level)
+
+
+def name_columns(table: QTableWidget, names: Sequence[str], tips: Sequence[str]) -> None:
+    """Heads of the columns, each with its tooltip."""
+    table.setHorizontalHeaderLabels(names)
+    for column, tip in enumerate(tips):
+        item = table.horizontalHeaderItem(column)
+        if item is not None:
+            item.setToolTip(tip)
 
 
 def level_names() -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from spineimg.errors import SpineImgError
 from spineimg.geometry import FloatArray
 from spineimg.results import VertebraResult
 from spineimg.rois import Ellipse
+from spineimg.volume import Verdict
 
 from napari_spineimg.clicking import Clicking
 from napari_spineimg.dialogs import keys_text
@@ -41,6 +42,11 @@ from napari_spineimg.texts import notes_of
 from napari_spineimg.work import Work
 
 _EDITING = "ellipses"
+_TABS = (
+    "What is to be known of the chosen vertebra and of the scan",
+    "HU along the spine",
+    "Keys of the keyboard",
+)
 _WIDTH_CHARS = 48
 _IDLE_MS = 1500
 
@@ -81,6 +87,7 @@ class HuWidget(Docked):
         self.by_hand.hide()
         self.notes = QPlainTextEdit()
         self.notes.setReadOnly(True)
+        self.notes.setToolTip(_TABS[0])
         self.tabs = QTabWidget()
         self.tabs.addTab(self.notes, "Notes")
         self.tabs.addTab(self.profile, "Profile")
@@ -88,6 +95,8 @@ class HuWidget(Docked):
         keys.setWordWrap(True)
         keys.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.tabs.addTab(keys, "Keys")
+        for number, tip in enumerate(_TABS):
+            self.tabs.setTabToolTip(number, tip)
         self.tabs.setMinimumHeight(190)
         inner = QWidget()
         layout = QVBoxLayout(inner)
@@ -129,11 +138,15 @@ class HuWidget(Docked):
 
     def _history_row(self) -> QHBoxLayout:
         self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
-        self.undo_button.setToolTip("Alt+Z")
-        self.redo_button.setToolTip("Alt+Y")
+        self.undo_button.setToolTip("Takes the last step back (Alt+Z)")
+        self.redo_button.setToolTip("Does it again (Alt+Y)")
         self.export_menu, self.more_menu = QToolButton(), QToolButton()
-        for button, words in ((self.export_menu, "Export"), (self.more_menu, "More")):
+        for button, words, tip in (
+            (self.export_menu, "Export", "Files of the results, and text for the clipboard"),
+            (self.more_menu, "More", "Name the spine, load ROIs, cutoff, acquisition, second reader"),
+        ):
             button.setText(words)
+            button.setToolTip(tip)
             button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
             button.setMinimumWidth(64)
         self.reader = QComboBox()
@@ -220,12 +233,13 @@ class HuWidget(Docked):
         self.clicks.forget()
         self.current = None
         self.adjust(False)
-        self.setEnabled(sessions is not None)
-        if sessions is None:
+        why_not = self._why_not()
+        self.setEnabled(not why_not)
+        if why_not or sessions is None:
             self._idle.stop()
             self.rois.close()
             self._session = None
-            self.say("Open a CT: drop its folder onto the window, or take File > Open Sample.")
+            self.say(why_not)
             self._show(None)
             return
         self.say("")
@@ -241,6 +255,16 @@ class HuWidget(Docked):
             sessions.said.connect(self.say)
             for session in sessions.by_reader.values():
                 session.changed.connect(self._changed)
+
+    def _why_not(self) -> str:
+        """Why nothing can be measured; "" when it can."""
+        study = self.room.study
+        if study is None:
+            return "Open a CT: drop its folder onto the window, or take File > Open Sample."
+        if study.volume.verdict is Verdict.REFUSED:
+            reasons = "; ".join(note.text for note in study.volume.notes)
+            return f"This can be looked at but not measured: {reasons}."
+        return ""
 
     def _take(self, session: Session) -> None:
         self._session = session
@@ -265,7 +289,7 @@ class HuWidget(Docked):
         self.rois.adjust(on)
 
     def _clicked(self, point_lps_mm: FloatArray) -> None:
-        if self._session is not None and self.clicking.isChecked() and self.isVisible():
+        if self._session is not None and self.clicking.isChecked() and self.in_sight:
             self.measure(self.level.currentText(), point_lps_mm)
 
     def measure(self, level: str, point_lps_mm: FloatArray) -> None:
@@ -363,7 +387,8 @@ class HuWidget(Docked):
         current = next((one for one in vertebrae if one.level == self.current), None)
         self.banner.show_vertebra(self._for_banner(current))
         lines = [] if current is None else [f"{self.current}:", *notes_of(current)]
-        lines += ["Scan:", *(note.text for note in result.notes)] if result is not None and result.notes else []
+        of_scan = [note.text for note in result.notes if note.text not in lines] if result is not None else []
+        lines += ["Scan:", *of_scan] if of_scan else []
         self.notes.setPlainText("\n".join(lines))
         self.undo_button.setEnabled(session is not None and session.can_undo)
         self.redo_button.setEnabled(session is not None and session.can_redo)

@@ -30,7 +30,9 @@ from spineimg.results import CaseResult
 
 from napari_spineimg import outputs
 from napari_spineimg.docked import Docked
+from napari_spineimg.hu_parts import name_columns
 from napari_spineimg.implant_layer import ImplantLayer, colour_of, lines_of
+from napari_spineimg.menus import fill
 from napari_spineimg.plane_view import Line
 from napari_spineimg.room import room_of
 from napari_spineimg.screening import Screening
@@ -39,6 +41,15 @@ from napari_spineimg.session import attempt
 from napari_spineimg.texts import DASH, WORDS, number, screw_report
 
 _COLUMNS = ("Screw", "Loosening", "Median mm", "90 %", "> 1 mm", "Ø mm", "Length mm")
+_COLUMN_TIPS = (
+    "Level and side",
+    "Loosening: a lucent zone wider than 1 mm around enough of the screw",
+    "Median width of the lucent zone",
+    "90 % interval of that width",
+    "Share of the screw's surface in bone with a zone wider than 1 mm",
+    "Outer diameter",
+    "From the head of the shaft to the tip",
+)
 _EDITING = "screws"
 _WIDTH_CHARS = 52
 
@@ -62,14 +73,17 @@ class ImplantWidget(Docked):
     def _build(self) -> None:
         self.start, self.stop = QPushButton("Run the screen"), QPushButton("Cancel")
         self.start.setToolTip("Finds screws and rods and measures the lucent zone around each screw")
+        self.stop.setToolTip("Ends the run; what was found before stays")
         self.bar = QProgressBar()
+        self.bar.setToolTip("How far the run is; the viewer can be used meanwhile")
         self.bar.setRange(0, 1000)
         self.message, self.grade = QLabel(), QLabel()
         for label in (self.message, self.grade):
             label.setWordWrap(True)
             label.setTextFormat(Qt.TextFormat.PlainText)
         self.table = QTableWidget(0, len(_COLUMNS))
-        self.table.setHorizontalHeaderLabels(_COLUMNS)
+        name_columns(self.table, _COLUMNS, _COLUMN_TIPS)
+        self.table.setToolTip("Choose a row to see the screw and to go there")
         self.table.verticalHeader().hide()
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -83,6 +97,7 @@ class ImplantWidget(Docked):
         self.views = ScrewViews()
         self.export_menu = QToolButton()
         self.export_menu.setText("Export")
+        self.export_menu.setToolTip("Files of the screen, and text for the clipboard")
         self.export_menu.setMinimumWidth(64)
         self.export_menu.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.export_menu.setMenu(self._menu())
@@ -102,7 +117,7 @@ class ImplantWidget(Docked):
 
     def _connect(self) -> None:
         self.start.clicked.connect(lambda: self.begin(()))
-        self.stop.clicked.connect(self.run.cancel)
+        self.stop.clicked.connect(self._cancel)
         self.run.progressed.connect(self._progressed)
         self.run.finished.connect(self._finished)
         self.run.failed.connect(self._ended)
@@ -116,13 +131,11 @@ class ImplantWidget(Docked):
         self.room.rois_changed.connect(self._check_names)
 
     def _menu(self) -> QMenu:
-        menu = QMenu(self)
-        for kind, (words, _) in outputs.SCREW_KINDS.items():
-            menu.addAction(f"{words} …", partial(self.export, kind))
-        menu.addSeparator()
-        menu.addAction("Copy the table", self.copy_table)
-        menu.addAction("Copy a paragraph for the report", self.copy_report)
-        return menu
+        kinds = outputs.SCREW_KINDS.items()
+        files = [(f"{words} …", partial(self.export, kind), tip) for kind, (words, _, tip) in kinds]
+        table = ("Copy the table", self.copy_table, "To the clipboard, for a spreadsheet")
+        report = ("Copy a paragraph for the report", self.copy_report, "To the clipboard, in plain sentences")
+        return fill(QMenu(self), [*files, None, table, report])
 
     def leave(self) -> None:
         """Ends the run and takes the layer away; what was found is kept."""
@@ -157,6 +170,11 @@ class ImplantWidget(Docked):
         self.stop.setEnabled(on)
         for button in (self.start, self.move, self.add, self.remove):
             button.setEnabled(not on)
+
+    def _cancel(self) -> None:
+        self.stop.setEnabled(False)
+        self.say("Cancelling: the run ends with the step that is under way.")
+        self.run.cancel()
 
     def _progressed(self, part: float, what: str) -> None:
         self.bar.setValue(round(1000 * part))
@@ -326,10 +344,12 @@ class ImplantWidget(Docked):
         if self.screen is not None:
             rows = [_COLUMNS, *(_cells(one) for one in self.screen.screws)]
             outputs.copy("\n".join("\t".join(row) for row in rows) + "\n")
+            self.say("The table is on the clipboard.")
 
     def copy_report(self) -> None:
         if self.screen is not None:
             outputs.copy(screw_report(self.screen))
+            self.say("The paragraph is on the clipboard.")
 
     def _moved(self, name: str, head: FloatArray, tip: FloatArray) -> None:
         marks = [replace(one, head_lps_mm=head, tip_lps_mm=tip) if one.id == name else one for one in self.given()]

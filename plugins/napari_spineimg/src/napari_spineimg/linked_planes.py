@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QDockWidget, QHBoxLayout, QLabel, QMainWindow, QSplitter, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QDockWidget, QHBoxLayout, QLabel, QSplitter, QVBoxLayout, QWidget
 from spineimg.export.panels import View, coronal, facing, sagittal, sample
 from spineimg.geometry import FloatArray
 from spineimg.rois import POSITIONS
 
 from napari_spineimg.display import lps_from_world, world_from_lps
-from napari_spineimg.docked import Docked
+from napari_spineimg.docked import Docked, dock_and_window
 from napari_spineimg.plane_view import Line, PlaneView
 from napari_spineimg.roi_layer import CURRENT_COLOUR, ROI_COLOUR
 from napari_spineimg.roi_shapes import outline
@@ -36,7 +36,6 @@ class LinkedPlanes(Docked):
         self.room = room_of(napari_viewer)
         self.planes = {name: PlaneView(name) for name in ("sagittal", "coronal", _AXIAL)}
         self._shown: dict[str, tuple[float, ...]] = {}
-        self._settled = False
         self.third = QComboBox()
         self.third.addItem("axial", _AXIAL)
         for position in POSITIONS:
@@ -177,12 +176,9 @@ class LinkedPlanes(Docked):
         step = study.display.slice_mm if name == _AXIAL else min(study.volume.geometry.spacing_mm[1:])
         self.room.move_to(point - steps * step * normal)
 
-    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Takes its place beside the layer list, so that the HU widget keeps the other side for itself."""
-        super().showEvent(event)
-        if not self._settled:
-            self._settled = True
-            QTimer.singleShot(0, self, lambda: beside_layers(self))
+    def take_place(self) -> None:
+        """Beside the layer list, so that the HU widget keeps the other side for itself."""
+        beside_layers(self)
 
     def leave(self) -> None:
         """Shows no more."""
@@ -195,11 +191,8 @@ class LinkedPlanes(Docked):
 
 def beside_layers(widget: QWidget) -> None:
     """Moves a widget's dock to the left, as a tab over the layer list."""
-    dock = widget.parentWidget()
-    while dock is not None and not isinstance(dock, QDockWidget):
-        dock = dock.parentWidget()
-    window = dock.parentWidget() if dock is not None else None
-    if dock is None or not isinstance(window, QMainWindow):
+    dock, window = dock_and_window(widget)
+    if dock is None or window is None:
         return
     lists = [one for one in window.findChildren(QDockWidget) if one.objectName() == "layer list"]
     if lists and dock not in window.tabifiedDockWidgets(lists[0]):

@@ -20,17 +20,17 @@ from napari_spineimg.session import Session
 from napari_spineimg.study import Study
 
 KINDS = {
-    "csv": ("Table (CSV)", "CSV (*.csv)"),
-    "json": ("Result (JSON)", "JSON (*.json)"),
-    "rois": ("ROI file", "ROI file (*.json)"),
-    "figure": ("Figure", "Figure (*.png *.pdf *.svg)"),
+    "csv": ("Table (CSV)", "CSV (*.csv)", "One row a vertebra, as the command line writes it"),
+    "json": ("Result (JSON)", "JSON (*.json)", "All numbers, notes and settings"),
+    "rois": ("ROI file", "ROI file (*.json)", "The ellipses, to be loaded or measured again"),
+    "figure": ("Figure", "Figure (*.png *.pdf *.svg)", "Every vertebra with its ellipses, numbers and flag"),
 }
-
+"""(title, pattern of file names, what it is)."""
 
 SCREW_KINDS = {
-    "screws_csv": ("Screws (CSV)", "CSV (*.csv)"),
-    "screws_json": ("Screen (JSON)", "JSON (*.json)"),
-    "screws_figure": ("Figure of the screws", "Figure (*.png *.pdf *.svg)"),
+    "screws_csv": ("Screws (CSV)", "CSV (*.csv)", "One row a screw, as the command line writes it"),
+    "screws_json": ("Screen (JSON)", "JSON (*.json)", "All screws, rods, notes and settings"),
+    "screws_figure": ("Figure of the screws", "Figure (*.png *.pdf *.svg)", "The screws, their planes and halo maps"),
 }
 
 
@@ -67,7 +67,7 @@ def write_screws(kind: str, path: str | Path, study: Study, result: CaseResult) 
 
 def ask_where(parent: QWidget, kind: str) -> str:
     """A place for a file; "" when the reader changes their mind."""
-    title, pattern = (KINDS | SCREW_KINDS)[kind]
+    title, pattern, _ = (KINDS | SCREW_KINDS)[kind]
     last = kind.rsplit("_", 1)[-1]
     ending = {"figure": "png", "rois": "rois.json"}.get(last, last)
     name = "screws" if kind in SCREW_KINDS else "spine"

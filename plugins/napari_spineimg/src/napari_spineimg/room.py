@@ -59,6 +59,8 @@ class Room:
         self.sessions: Sessions | None = None
         self._sessions: dict[Study, Sessions] = {}
         """Those of every study that is open: going from one to another and back loses nothing."""
+        self._last_read: dict[str, Study | None] = {}
+        """By key: the study that was read last; None where that one was closed."""
         self.lines: list[Line] = []
         self.ellipses: dict[tuple[str, str], Ellipse] = {}
         self.current: str | None = None
@@ -126,6 +128,8 @@ class Room:
             return
         study.cache.close()
         self._sessions.pop(study, None)
+        if self._last_read.get(study.key) is study:
+            self._last_read[study.key] = None
         if study is self.study and left:
             self._read_this(left[-1], study_of(left[-1]))
         elif study is self.study:
@@ -149,9 +153,7 @@ class Room:
         if study is None or study is self.study:
             return
         self.study, self.layer, self.lines, self.claimed = study, layer, [], None
-        if study not in self._sessions:
-            self._sessions[study] = Sessions(study)
-        self.sessions = self._sessions[study]
+        self.sessions = self._sessions[study] = self._desk(study)
         layer.visible = True
         for other in self.viewer.layers:
             if other is not layer and study_of(other) is not None:
@@ -160,6 +162,22 @@ class Room:
         self.move_to(middle_lps_mm(study), scroll=True)
         self._show_letters()
         self.study_changed.emit()
+
+    def _desk(self, study: Study) -> Sessions:
+        """The sessions on a study. Of a scan that is open twice, the one that is turned to takes over what was entered
+        on the other, measured on its own voxels: else the steps on one would overwrite those on the other."""
+        own = self._sessions.get(study)
+        elsewhere = self._last_read.get(study.key, study) is not study
+        self._last_read[study.key] = study
+        if own is not None and not elsewhere:
+            return own
+        fresh = Sessions(study)
+        if own is None or not fresh.restored:
+            return own or fresh
+        fresh.active = own.active
+        if own.screen is not None:
+            fresh.take_screen(own.screen, own.screened_names)
+        return fresh
 
     def _read_nothing(self) -> None:
         self.study = self.layer = self.point_lps_mm = self.sessions = None

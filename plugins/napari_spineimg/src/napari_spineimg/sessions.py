@@ -101,7 +101,8 @@ class Sessions:
             with replacing(file) as handle:
                 handle.write(content.encode())
         except (OSError, SpineImgError) as error:
-            self.said.emit(f"the session cannot be kept in {file.parent}: {error}")
+            why = getattr(error, "strerror", None) or error
+            self.said.emit(f"The session cannot be kept in {file.parent} ({why}): export the ROI file in time.")
 
     def _restore(self, reader: str) -> bool:
         """Puts a kept session back, as a step that can be undone."""

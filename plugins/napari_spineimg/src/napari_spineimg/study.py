@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,16 @@ class Study:
         """The case's name in a table, as the command line has it: its folder or file."""
         return Path(self.path).resolve().name
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """A name for files that tells nobody whose scan it is."""
+        """A name for files that tells nobody whose scan it is. A file without a UID that was written anew is another
+        scan: ROIs of the one before would be measured on it."""
         series = self.volume.series
-        what = series.name if series.series_instance_uid else f"{self.path} {self.volume.geometry.shape}"
+        what = series.name
+        if not series.series_instance_uid:
+            file = Path(self.path)
+            written = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else None
+            what = f"{self.path} {self.volume.geometry.shape} {written}"
         return hashlib.sha256(what.encode("utf-8", "replace")).hexdigest()[:24]
 
     def loaded_volume(self) -> CTVolume:
@@ -129,6 +135,11 @@ def study_of(layer: Any) -> Study | None:
 
 
 def middle_lps_mm(study: Study) -> FloatArray:
-    """The middle of the scan."""
-    shape = np.array(study.volume.geometry.shape)
-    return study.volume.geometry.lps_at((shape - 1) / 2)
+    """The middle of the scan; where slices are missing, the middle of the nearest two between which none is."""
+    geometry = study.volume.geometry
+    middle = (np.array(geometry.shape) - 1) / 2
+    gaps = {gap.after for gap in geometry.gaps}
+    whole = [k + 0.5 for k in range(geometry.shape[0] - 1) if k not in gaps]
+    if gaps and whole:
+        middle[0] = min(whole, key=lambda k: abs(k - middle[0]))
+    return geometry.lps_at(middle)

@@ -12,6 +12,15 @@ from spineimg.results import CaseResult, VertebraResult
 from spineimg.vertebra.flags import Call
 
 COLUMNS = ("Level", "Role", "HU", "Slices", "SD", "Kept", "Flag")
+COLUMN_TIPS = (
+    "The vertebra; a question mark stands where nobody has confirmed the name",
+    "UIV: upper instrumented vertebra, LIV: lowest",
+    "Mean of the slice means",
+    "Mean HU of each ellipse, from head to foot",
+    "Standard deviation within the ellipses, in HU",
+    "Share of the ellipses that could be measured; metal is left out",
+    "The LIV against the cutoff",
+)
 DASH = "–"
 
 
