@@ -176,8 +176,9 @@ def read(one: Case) -> Reading:
     screen = screen_implants(one.volume)
     seconds = time.perf_counter() - start
     imaging = one.phantom.imaging
-    pairs = _pairs(one.screws, screen.screws)
-    matched = {id(found) for _, found in pairs if found}
+    paired = pairs(one.screws, screen.screws)
+    matched = {id(found) for _, found in paired if found}
+    bone_hu = {level: float(change.hu or np.nan) for level, change in one.phantom.spine.changes.items()}
     lines = _rod_pairs(one.rods, screen.rods)
     gaps, false_gaps = _gaps(one, screen)
     return Reading(
@@ -189,7 +190,10 @@ def read(one: Case) -> Reading:
         sharp=one.metal.sharpen > 0,
         reduced=one.metal.reduction,
         material=one.metal.material,
-        screws=tuple(_screw(one, truth, found) for truth, found in pairs),
+        screws=tuple(
+            screw_reading(one.volume, truth, found, seed=one.seed, bone_hu=bone_hu[truth["level"]])
+            for truth, found in paired
+        ),
         false_screws=sum(id(screw) not in matched for screw in screen.screws),
         rods=len(one.rods),
         rods_found=sum(bool(found) for found in lines),
@@ -199,10 +203,10 @@ def read(one: Case) -> Reading:
     )
 
 
-def _pairs(truths: Sequence[Truth], found: Sequence[Screw]) -> list[tuple[Truth, Screw | None]]:
+def pairs(truths: Sequence[Truth], found: Sequence[Screw]) -> list[tuple[Truth, Screw | None]]:
     """Every true screw with the found one whose middle lies nearest to it."""
     left = list(found)
-    pairs: list[tuple[Truth, Screw | None]] = []
+    paired: list[tuple[Truth, Screw | None]] = []
     for truth in truths:
         head, tip = np.array(truth["head"]), np.array(truth["tip"])
         along = (tip - head) / np.linalg.norm(tip - head)
@@ -216,22 +220,25 @@ def _pairs(truths: Sequence[Truth], found: Sequence[Screw]) -> list[tuple[Truth,
         best = min(near)[2] if near else None
         if best is not None:
             left.remove(best)
-        pairs.append((truth, best))
-    return pairs
+        paired.append((truth, best))
+    return paired
 
 
 def _angle_deg(one: FloatArray, other: FloatArray) -> float:
     return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(one, other)), one @ other)))
 
 
-def _screw(one: Case, truth: Truth, found: Screw | None) -> ScrewReading:
+def screw_reading(
+    volume: CTVolume, truth: Truth, found: Screw | None, *, seed: int, bone_hu: float
+) -> ScrewReading:
+    """A true screw beside the found one. bone_hu: planted in its body."""
     zone = truth["halo"]
     # Without bone beside it there is no median; the zone cannot be seen there either.
     known: dict[str, Any] = {
-        "seed": one.seed,
+        "seed": seed,
         "name": truth["id"],
         "broken": bool(truth["gaps"]),
-        "bone_hu": float(one.phantom.spine.changes[truth["level"]].hu or np.nan),
+        "bone_hu": bone_hu,
         "planted_mm": zone["width_mm"],
         "true_mm": zone["width_median_mm"] or 0.0,
         "true_p90_mm": zone["width_p90_mm"] or 0.0,
@@ -259,7 +266,7 @@ def _screw(one: Case, truth: Truth, found: Screw | None) -> ScrewReading:
         true_same_mm=_same_places(halo.map, zone) if halo.assessable else None,
         coverage=halo.coverage_over_1mm,
         extent_mm=halo.axial_extent_mm,
-        naive_mm=naive_width_mm(one.volume, found.shaft),
+        naive_mm=naive_width_mm(volume, found.shaft),
     )
 
 

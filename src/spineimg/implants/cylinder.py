@@ -79,7 +79,7 @@ def side_values(places: FloatArray, radius_mm: float | FloatArray, blur: FloatAr
     """(n,) part of metal (0-1) that a long cylinder shows at `places` (n, 3); blur: (3, 3) of `blur_across`."""
     from scipy.special import ndtr
 
-    rho, normal, tangent = _polar(places, blur)
+    rho, normal, tangent = polar(places, blur)
     edge = radius_mm - tangent / (2 * np.maximum(radius_mm, 0.3))
     return np.asarray(ndtr((edge - rho) / np.sqrt(normal)))
 
@@ -90,7 +90,7 @@ def tip_values(places: FloatArray, radius_mm: float, end: tuple[float, float, fl
     end: depth of the tip, length of the cone in mm (0: blunt), and the radius of its point as part of the cylinder's.
     """
     tip_mm, cone_mm, point = end
-    rho, normal, tangent = _polar(places, blur)
+    rho, normal, tangent = polar(places, blur)
     sigma = np.sqrt(normal)
     total = np.zeros(len(places))
     for node, weight in _NODES:
@@ -102,7 +102,7 @@ def tip_values(places: FloatArray, radius_mm: float, end: tuple[float, float, fl
     return total
 
 
-def _polar(places: FloatArray, blur: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def polar(places: FloatArray, blur: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Distance from the axis, and the blur's variance at right angles to the edge and along it there."""
     rho = np.hypot(places[:, 1], places[:, 2])
     safe = np.maximum(rho, 1e-6)

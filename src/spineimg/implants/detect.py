@@ -20,6 +20,7 @@ from spineimg.implants.breaks import shaft_gaps
 from spineimg.implants.detect_settings import DetectSettings
 from spineimg.implants.given import Candidate, GivenScrew, not_given, refined
 from spineimg.implants.levels import KnownVertebra, level_of, reading_order, sides_of
+from spineimg.implants.lone import stands_alone
 from spineimg.implants.metal_map import MetalMap, map_metal
 from spineimg.implants.model import Gap, OtherMetal, Progress, Rod, Shaft, Vector
 from spineimg.implants.other import Construct, other_metal
@@ -150,7 +151,7 @@ def _fitted(
         for tube, side in zip(likely, sides, strict=True)
         if side is not None
     ]
-    good = [fit for fit in fits if fit is not None and _is_screw(fit, rods, settings)]
+    good = [fit for fit in fits if fit is not None and _is_screw(metal, fit, rods, settings)]
     return [fit for fit in good if _is_metal(metal, fit, settings)], psf, scan_psf
 
 
@@ -249,7 +250,8 @@ def _named(
     order = reading_order(heads, tips, sides)
     ids = _ids([screws[n].id for n in order], [levels[n] for n in order], [sides[n] for n in order])
     named = tuple(
-        _found(metal, screws[n], (name, levels[n], sides[n]), psf, settings) for name, n in zip(ids, order, strict=True)
+        _found(metal, screws[n], rod_of[n], (name, levels[n], sides[n]), psf, settings)
+        for name, n in zip(ids, order, strict=True)
     )
     places = [float(line.points_lps_mm[0, 2]) for line in lines]
     by_place = sorted(range(len(lines)), key=lambda n: (rod_sides[n] or "z", -places[n]))
@@ -264,14 +266,28 @@ def _named(
 def _found(
     metal: MetalMap,
     screw: Candidate,
+    rod: int | None,
     name: tuple[str, str | None, Side | None],
     psf: Psf,
     settings: DetectSettings,
 ) -> FoundScrew:
     gaps, notes = shaft_gaps(metal, screw.fit, psf, settings.breaks)
     shaft = shaft_of(screw.fit, screw.diameter_mm, screw.notes)
-    notes = (*screw.notes, *_cut_notes(metal, shaft, name[0]), *_dense_notes(metal, screw, name[0]), *notes)
+    about = (
+        *_held_notes(screw, rod, name[0]),
+        *_cut_notes(metal, shaft, name[0]),
+        *_dense_notes(metal, screw, name[0]),
+    )
+    notes = (*screw.notes, *about, *notes)
     return FoundScrew(name[0], shaft, screw.fit, name[1], name[2], gaps, notes)
+
+
+def _held_notes(screw: Candidate, rod: int | None, name: str) -> list[Note]:
+    """A note when neither a tulip nor a rod says that this is a screw."""
+    if screw.fit.has_head or rod is not None:
+        return []
+    text = "neither a tulip nor a rod is at its head: a screw without its construct, or other metal of a screw's size"
+    return [Note("no_head", text, name)]
 
 
 def _cut_notes(metal: MetalMap, shaft: Shaft, name: str) -> list[Note]:
@@ -374,9 +390,10 @@ def _sorted_by_slope(tubes: Sequence[Tube], settings: DetectSettings) -> tuple[l
 def _may_be_screw(tube: Tube, rods: Sequence[Tube], settings: DetectSettings) -> bool:
     """Whether a tube, from its head's end, has a shaft's length and direction, and something to hold it."""
     length = float(np.linalg.norm(tube.end_point(1) - tube.end_point(0)))
-    if not settings.shaft_mm[0] - 4 <= length <= settings.shaft_mm[1] or not _forward(tube, settings):
+    if not settings.shaft_mm[0] - 4 <= length <= settings.shaft_mm[1] or not _forward(tube, settings.least_forward):
         return False
-    return tube.ends[0] is not End.FREE or any(_behind(tube, rod) <= settings.seat_mm for rod in rods)
+    held = tube.ends[0] is not End.FREE or any(_behind(tube, rod) <= settings.seat_mm for rod in rods)
+    return held or _forward(tube, settings.lone.least_forward)
 
 
 def _from_head(tube: Tube) -> Tube:
@@ -387,9 +404,9 @@ def _from_head(tube: Tube) -> Tube:
     return tube if behind else tube.reversed()
 
 
-def _forward(tube: Tube, settings: DetectSettings) -> bool:
+def _forward(tube: Tube, least: float) -> bool:
     way = tube.end_point(1) - tube.end_point(0)
-    return bool(-way[1] >= settings.least_forward * np.linalg.norm(way))
+    return bool(-way[1] >= least * np.linalg.norm(way))
 
 
 def _behind(tube: Tube, rod: Tube) -> float:
@@ -397,12 +414,12 @@ def _behind(tube: Tube, rod: Tube) -> float:
     return float(np.min(np.linalg.norm(rod.points_lps_mm - tube.end_point(0), axis=1)))
 
 
-def _is_screw(fit: ShaftFit, rods: Sequence[Tube], settings: DetectSettings) -> bool:
+def _is_screw(metal: MetalMap, fit: ShaftFit, rods: Sequence[Tube], settings: DetectSettings) -> bool:
     thin, thick = settings.shaft_radius_mm
     good = thin <= fit.radius_mm <= thick and settings.shaft_mm[0] <= fit.length_mm <= settings.shaft_mm[1]
     long = [rod for rod in rods if rod.length_mm >= settings.least_rod_mm]
     seated = fit.has_head or any(_seat_distance(fit, rod) <= settings.seat_mm for rod in long)
-    return good and seated and fit.misfit <= settings.worst_misfit
+    return good and fit.misfit <= settings.worst_misfit and (seated or stands_alone(metal, fit, settings.lone))
 
 
 def _is_metal(metal: MetalMap, fit: ShaftFit, settings: DetectSettings) -> bool:

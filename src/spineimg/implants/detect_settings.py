@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from spineimg.implants.axis import AxisSettings
 from spineimg.implants.breaks import BreakSettings
+from spineimg.implants.lone import LoneSettings
 from spineimg.implants.metal_map import MapSettings
 from spineimg.implants.tubes import TubeSettings
 from spineimg.settings import setting
@@ -18,6 +19,7 @@ class DetectSettings:
     map: MapSettings = field(default_factory=MapSettings)
     tubes: TubeSettings = field(default_factory=TubeSettings)
     axis: AxisSettings = field(default_factory=AxisSettings)
+    lone: LoneSettings = field(default_factory=LoneSettings)
     rod_angle_deg: float = setting(
         42.0,
         "deg",

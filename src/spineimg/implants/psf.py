@@ -10,6 +10,7 @@ import numpy as np
 
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.implants.cylinder import blur_across, side_values
+from spineimg.implants.flank import flank_widths
 from spineimg.volume import Acquisition, Sharpness
 
 if TYPE_CHECKING:
@@ -72,14 +73,17 @@ def estimate_psf(
     rods: pieces of what may be rods. They have no thread, and rays cross them briefly where they run along the patient:
     where there are any, they tell the blur in the slice plane, and shafts only that across it. Beside shafts rays that
     run along them are hardened and starved, which smears their sides by up to a millimetre.
-    Where the scale ends below the metal, the flank that is left cannot tell the blur from the radius, so that without
-    any other shaft the usual widths stay.
+    Where the scale ends below the metal, only the lower flank is left: that of shafts tells the blur where no streaks
+    touch it (`flank.flank_widths`), and else the usual widths stay.
     """
     steep = [rod for rod in rods if abs(float(rod.axis.along @ metal.geometry.normal_lps)) >= _STEEP]
     by_rods, by_shafts = _median_widths(metal, steep, usual), _median_widths(metal, fits, usual)
+    if by_rods is None and by_shafts is None:
+        flanks = [w for f in fits if f.edge.clipped and (w := flank_widths(metal, f, usual, _TRUST)) is not None]
+        by_shafts = tuple(np.median(flanks, axis=0)) if flanks else None
     flat = (by_rods or by_shafts or (usual.fwhm_in_plane_mm,))[0]
     deep = by_shafts[1] if by_shafts else usual.fwhm_slice_mm
-    return Psf(flat, deep, (by_rods is not None or by_shafts is not None, by_shafts is not None))
+    return Psf(float(flat), float(deep), (by_rods is not None or by_shafts is not None, by_shafts is not None))
 
 
 def _median_widths(metal: MetalMap, fits: Sequence[ShaftFit | SideFit], usual: Psf) -> tuple[float, float] | None:

@@ -91,7 +91,8 @@ def body_of_click(
 ) -> Body:
     """The body at a click; where its fit alone is not believed, the one that its neighbours speak for.
 
-    solve: gives the volume's spine, for several clicks in one volume (`spine.once`). Raises BodyNotFoundError with the reason of the fit itself.
+    solve: gives the volume's spine, for several clicks in one volume (`spine.once`). Raises BodyNotFoundError with the
+    reason of the fit itself.
     """
     volume, asked = keeping(volume), SpineSettings(settings.body)
     try:
