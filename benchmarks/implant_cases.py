@@ -228,9 +228,7 @@ def _angle_deg(one: FloatArray, other: FloatArray) -> float:
     return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(one, other)), one @ other)))
 
 
-def screw_reading(
-    volume: CTVolume, truth: Truth, found: Screw | None, *, seed: int, bone_hu: float
-) -> ScrewReading:
+def screw_reading(volume: CTVolume, truth: Truth, found: Screw | None, *, seed: int, bone_hu: float) -> ScrewReading:
     """A true screw beside the found one. bone_hu: planted in its body."""
     zone = truth["halo"]
     # Without bone beside it there is no median; the zone cannot be seen there either.

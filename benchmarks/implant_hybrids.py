@@ -28,7 +28,6 @@ from spineimg.vertebra.body import Body
 from spineimg.vertebra.click import body_of_click
 from spineimg.volume import ArraySource, CTVolume
 
-
 _BEYOND_MM = 26.0
 FloatArray = npt.NDArray[np.float64]
 
@@ -129,7 +128,9 @@ def resliced(volume: CTVolume, slice_mm: float) -> CTVolume:
     way = (old.origins_lps_mm[-1] - old.origins_lps_mm[0]) / (len(hu) - 1)
     geometry = replace(old, shape=fine.shape, origins_lps_mm=old.origins_lps_mm[0] + at[:, None] * way)
     acquisition = replace(volume.acquisition, slice_thickness_mm=slice_mm)
-    return replace(volume, geometry=geometry, acquisition=acquisition, source=ArraySource(np.rint(fine).astype(np.int16)))
+    return replace(
+        volume, geometry=geometry, acquisition=acquisition, source=ArraySource(np.rint(fine).astype(np.int16))
+    )
 
 
 def text(readings: Sequence[HybridReading]) -> str:

@@ -20,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import implant_hybrids as hybrids
 from benchmarks.chapters import number, save, table
 from benchmarks.implant_cases import SEEDS, Cost, GapReading, Reading, ScrewReading, case, cost, read
+from benchmarks.real_data import data_folder
 
 Progress = Callable[[str], None]
 
@@ -47,17 +49,19 @@ def chapter(
     """Markdown below the heading; writes one picture. seeds: of the phantoms. folder: where scans are kept."""
     named = os.environ.get(FOLDER_VARIABLE)
     kept = folder or (Path(named) if named else None)
+    data = data_folder()
     readings = []
     # Scans are large and measured in pieces: fresh processes give their memory back.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for reading in pool.map(partial(measured, folder=kept), seeds):
             readings.append(reading)
             progress(f"implants: scan {len(readings)} of {len(seeds)}")
+        real = list(pool.map(partial(hybrids.read, data=data), hybrids.PLANS)) if data is not None else []
     progress("implants: time and memory")
-    return text(readings, cost(kept), figures)
+    return text(readings, real, cost(kept), figures)
 
 
-def text(readings: Sequence[Reading], big: Cost, figures: Path) -> str:
+def text(readings: Sequence[Reading], real: Sequence[hybrids.HybridReading], big: Cost, figures: Path) -> str:
     """The chapter from what was read."""
     save(_picture(readings), figures / "implants.png")
     seeds = [reading.seed for reading in readings]
@@ -97,6 +101,10 @@ Widths and intervals: good resolution, bone from {GOOD_BONE_HU:g} HU, true 1.0â€
 ### Breaks
 
 {_breaks(readings)}
+
+### In real CT
+
+{_real_text(real)}
 
 ### Time and memory
 
@@ -387,6 +395,16 @@ def _breaks(readings: Sequence[Reading]) -> str:
 Gaps that can be seen: 1 mm and more at slices up to 1 mm on an extended scale, else two slices and more.
 
 {table(["what", "goal", "found", "mean absolute error of the gap, mm"], rows)}{listed}"""
+
+
+def _real_text(real: Sequence[hybrids.HybridReading]) -> str:
+    if not real:
+        return "Not run: the public scans are not at hand (SPINEIMG_DATA)."
+    return f"""\
+Screws, rods and zones projected into the abdomen of TCGA-OV, whose slices are 3 mm: once as they are, else resampled to
+1 mm, so that anatomy and noise are real but smooth along the patient. Errors are the largest of the scan's.
+
+{hybrids.text(real)}"""
 
 
 def _cost_text(big: Cost) -> str:
