@@ -10,7 +10,11 @@ from scipy.ndimage import gaussian_filter1d
 
 from spineimg.implants.breaks import BreakSettings, Core, find_gaps, smallest_visible_mm
 from spineimg.implants.detect import find_metal
-from tests.implants.implant_cases import COBALT_CHROME, broken_near_end, construct, with_rod_like
+from spineimg.implants.metal_map import map_metal
+from spineimg.implants.psf import Psf
+from spineimg.implants.rods import rod_pieces
+from spineimg.implants.tubes import End, Tube
+from tests.implants.implant_cases import COBALT_CHROME, Build, Piece, broken_near_end, construct, with_rod_like
 
 STEP = 0.25
 
@@ -159,3 +163,14 @@ def test_what_is_no_break(kind: str, count: int, clip: float | None) -> None:
     assert [rod.gaps for rod in metal.rods] == [()] * count
     assert [abs(rod.diameter_mm - 5.5) < 0.35 for rod in metal.rods] == [True] * count
     assert len(metal.screws) == {"two": 4, "sleeve": 3, "crosslink": 3}.get(kind, 2)
+
+
+def test_a_tube_that_lacks_one_cross_section_is_one_piece() -> None:
+    """15 mm of rod between two heads, one centre missing. Planted: 2.0 mm as the widest step (no piece, so no rod)."""
+    rod = Piece(np.array([0.0, 0.0, 25.0]), np.array([0.0, 0.0, -25.0]), 2.75)
+    metal = map_metal(Build({}, [rod]).volume())
+    heights = np.delete(np.arange(7.5, -7.6, -1.01), 6)
+    points = np.stack([0 * heights, 0 * heights, heights], axis=1)
+    tube = Tube(points, np.full(len(points), 2.8), (End.MASS, End.MASS))
+    pieces = rod_pieces(metal, tube, Psf(0.9, 0.9))
+    assert [piece.radius_mm for piece in pieces.fits] == pytest.approx([2.75], abs=0.05)

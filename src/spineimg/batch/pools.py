@@ -100,7 +100,8 @@ class DaskPool:
             self._client = Client(self._own or address, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise SpineImgError(f"no Dask scheduler at {address}: {error or 'no answer'}") from error
-        for name in ("distributed", "distributed.client"):  # what is lost is told once, by this run
+        # What is lost is told once, by this run.
+        for name in ("distributed", "distributed.client", "tornado.application"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address, self._timeout_s = address, timeout_s
         self._executor = self._client.get_executor(pure=False)

@@ -28,8 +28,8 @@ _BEND_PER_MM = 0.004
 """Step in which a rod's bend is tried, 1/mm: a radius of 250 mm; contoured rods have 100 mm and more."""
 _HEAD_REACH_MM = 8.0
 _SAME_RADIUS_MM = 0.6
-_JUMP_MM = 2.0
-"""Centres of one piece lie 1 mm apart; farther apart they belong to two."""
+_JUMP_MM = 2.5
+"""Centres of one piece lie 1 mm apart, 2 mm where one is missing; farther apart they belong to two."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
