@@ -63,6 +63,16 @@ def test_the_limit_is_one_millimetre(width_mm: float, spread_mm: float, verdict:
     assert bool(halo.reason) is (verdict is I)
 
 
+def test_present_is_not_said_where_the_interval_holds_no_zone_too() -> None:
+    """Planted: the interval's lower end left out of account."""
+    for spread_mm, verdict in ((0.4, P), (0.8, I)):
+        halo, found = judge(fit(1.3, spread_mm, evidence=20.0), SHAFT, conditions())
+        assert found is verdict
+        assert halo.interval_mm is not None
+        assert (halo.interval_mm[0] == 0) is (verdict is I)
+        assert bool(halo.reason) is (verdict is I)
+
+
 def test_coverage_and_extent() -> None:
     """Planted: coverage over the whole map instead of its judged part."""
     widths = np.zeros((8, 12))

@@ -213,6 +213,10 @@ def _verdict(
             f"with a blur of {conditions.psf.fwhm_in_plane_mm:.1f} mm in the slice plane a zone near 1 mm "
             "cannot be told"
         )
+    if surely and interval[0] == 0:
+        return Loosening.INDETERMINATE, (
+            f"a zone wider than {limit:g} mm is seen, but a map without one explains the image nearly as well"
+        )
     if surely:
         if not _concentric(fit, surface, limit, settings):
             return Loosening.INDETERMINATE, (
