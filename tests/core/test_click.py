@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,11 @@ from spineimg.io.sample import sample_study
 from spineimg.pipeline import used_rois
 from spineimg.results import VertebraResult
 from spineimg.rois import RoiSet, VertebraRoi
+from spineimg.vertebra.body import Body, BodyNotFoundError, BodySettings
+from spineimg.vertebra.candidates import SpineSettings
+from spineimg.vertebra.click import ClickSettings, rois_of_click
+from spineimg.vertebra.trust import TrustSettings
+from spineimg.volume import CTVolume
 
 STUDY = sample_study("preop")
 TRUTH = {one["level"]: one for one in json.loads((STUDY / "truth.json").read_text(encoding="utf-8"))["levels"]}
@@ -118,3 +124,22 @@ def test_a_real_spine_is_measured_or_refused_and_never_beside_the_body() -> None
         middle = np.array(found[level].hu.slices[1].center_lps_mm)
         assert np.linalg.norm(middle - clicks[level]) < 12
         assert found[level].hu.mean_hu == pytest.approx(170, abs=30)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_with_or_without_neighbours_a_fit_in_thick_slices_must_be_as_clear(
+    monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """Planted: `alone` judged by the lines of thin slices, so that a first look showed what the measurement refused."""
+    seen: list[float] = []
+
+    def refused(volume: CTVolume, at: np.ndarray, settings: BodySettings) -> Body:
+        seen.append(settings.trust.tilt_sd_deg)
+        raise BodyNotFoundError("no_canal", "not asked here")
+
+    monkeypatch.setattr("spineimg.vertebra.click.find_body", refused)
+    volume = spineimg.load(STUDY / "ct")
+    thick = replace(volume, acquisition=replace(volume.acquisition, slice_thickness_mm=4.8))
+    for one in (volume, thick):
+        rois_of_click(one, np.array(TRUTH["L3"]["center"]), "L3", "endplate", ClickSettings(), alone=alone)
+    assert seen == [TrustSettings().tilt_sd_deg, SpineSettings().clear_tilt_deg]

@@ -73,6 +73,14 @@ def test_present_is_not_said_where_the_interval_holds_no_zone_too() -> None:
         assert bool(halo.reason) is (verdict is I)
 
 
+def test_present_is_not_said_within_the_error_of_radius_and_blur() -> None:
+    """A zone of 0.8 mm that read 1.07 mm. Planted: the limit alone."""
+    for width_mm, verdict in ((1.07, I), (1.3, P)):
+        halo, found = judge(fit(width_mm, 0.2, evidence=20.0), SHAFT, conditions())
+        assert found is verdict
+        assert bool(halo.reason) is (verdict is I)
+
+
 def test_coverage_and_extent() -> None:
     """Planted: coverage over the whole map instead of its judged part."""
     widths = np.zeros((8, 12))

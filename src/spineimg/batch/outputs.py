@@ -274,30 +274,6 @@ def _acquisition_types() -> dict[str, pyarrow.DataType]:
 
 
 def _arrow(rows: list[dict[str, Any]], schema: pyarrow.Schema) -> pyarrow.Table:
-    """Column by column from buffers: Arrow's own reading of Python lists imports pandas, where that is installed, which
-    takes longer than a short run."""
     import pyarrow
 
-    columns = [_column([row[field.name] for row in rows], field.type) for field in schema]
-    return pyarrow.Table.from_arrays(columns, schema=schema)
-
-
-def _column(values: list[Any], kind: pyarrow.DataType) -> pyarrow.Array:
-    """An array of this type, null where a value is None."""
-    import numpy as np
-    import pyarrow
-
-    def bits(flags: list[bool]) -> pyarrow.Buffer:
-        return pyarrow.py_buffer(np.packbits(np.array(flags, dtype=bool), bitorder="little"))
-
-    buffers = [bits([value is not None for value in values])]
-    if pyarrow.types.is_string(kind):
-        texts = [b"" if value is None else value.encode("utf-8", "replace") for value in values]
-        ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-        buffers += [pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(texts))]
-    elif pyarrow.types.is_boolean(kind):
-        buffers.append(bits([value is True for value in values]))
-    else:
-        numbers = [0 if value is None else value for value in values]
-        buffers.append(pyarrow.py_buffer(np.array(numbers, dtype=kind.to_pandas_dtype())))
-    return pyarrow.Array.from_buffers(kind, len(values), buffers)
+    return pyarrow.Table.from_pylist(rows, schema=schema)

@@ -217,6 +217,11 @@ def _verdict(
         return Loosening.INDETERMINATE, (
             f"a zone wider than {limit:g} mm is seen, but a map without one explains the image nearly as well"
         )
+    if surely and surface.coverage(limit + settings.uncertain_mm) < settings.coverage:
+        return Loosening.INDETERMINATE, (
+            f"the zone is wider than {limit:g} mm by less than the {settings.uncertain_mm:g} mm that the screw's "
+            "radius and the blur are uncertain by"
+        )
     if surely:
         if not _concentric(fit, surface, limit, settings):
             return Loosening.INDETERMINATE, (

@@ -65,7 +65,7 @@ def rois_of_click(
     volume = keeping(volume)
     try:
         if alone:
-            body = find_body(volume, click_lps_mm, settings.body)
+            body = _by_itself(volume, click_lps_mm, SpineSettings(settings.body))
         else:
             body = body_of_click(volume, click_lps_mm, settings, solve=solve)
     except BodyNotFoundError as error:
@@ -96,7 +96,7 @@ def body_of_click(
     """
     volume, asked = keeping(volume), SpineSettings(settings.body)
     try:
-        return find_body(volume, click_lps_mm, for_slices(asked, slice_mm(volume)).body)
+        return _by_itself(volume, click_lps_mm, asked)
     except BodyNotFoundError as error:
         if error.code not in SOFT_CODES:
             raise
@@ -107,3 +107,8 @@ def body_of_click(
     body = spine.bodies[spine.start]
     text = "its fit alone is unclear; it goes with the neighbours' size, axis and discs"
     return replace(body, notes=(*body.notes, Note("from_neighbours", text)))
+
+
+def _by_itself(volume: CTVolume, click_lps_mm: FloatArray, settings: SpineSettings) -> Body:
+    """The body whose own fit is believed, in slices as thick as these. Raises BodyNotFoundError."""
+    return find_body(volume, click_lps_mm, for_slices(settings, slice_mm(volume)).body)
