@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from spineimg.geometry import Geometry
-from spineimg.implants.halo import _SHIFTS_MM, HaloFit, _interval, _starts, _Trial, fit_halo
+from spineimg.geometry import FloatArray, Geometry
+from spineimg.implants.halo import _SHIFTS_MM, HaloFit, _interval, _odds, _starts, _Trial, fit_halo
 from spineimg.implants.halo_settings import HaloSettings
 from spineimg.implants.hardening import Cylinder, Metal, hardening_basis
+from spineimg.implants.lucency import Solution
 from spineimg.implants.metal_map import Windows
 from spineimg.implants.model import Loosening, Shaft
 from spineimg.implants.profile import Blur, DiscTables, blurred_disc, cross_axes
@@ -108,20 +109,56 @@ def test_another_map_that_fits_as_well_widens_the_interval() -> None:
     """Planted: the better map's interval alone."""
     settings = HaloSettings()
     costs = 40.0 * np.square(np.array(_SHIFTS_MM)) * settings.together
-    near = _interval(costs, [(1.5, 200.0)], settings)
-    assert near == pytest.approx((-1.645 / np.sqrt(40), 1.645 / np.sqrt(40)), abs=0.05)
-    low, high = _interval(costs, [(1.5, 0.0)], settings)
+    near = _interval(costs, [(1.5, 1e-9)], settings)
+    assert near == pytest.approx((-1.645 / np.sqrt(40), 0.0, 1.645 / np.sqrt(40)), abs=0.05)
+    low, middle, high = _interval(costs, [(1.5, 1.0)], settings)
     assert low == pytest.approx(near[0], abs=0.08)
+    assert middle == pytest.approx(0.0, abs=0.02)
     assert high == pytest.approx(1.5 + 1.28 / np.sqrt(40), abs=0.05)
 
 
-def test_the_fit_begins_from_both_kinds_of_forms_unless_one_is_far_better() -> None:
+def _trial(cost: float, *, even: bool, wide: bool, prior: float = 0.25) -> _Trial:
+    solution = Solution(cost, np.zeros(0), 150.0, 30.0, 0.0, np.zeros(0))
+    return _Trial(np.zeros(1), solution, even, wide, float(np.log(prior)))
+
+
+def test_odds_are_those_of_all_forms_together() -> None:
+    """Half a difference of misfit, damped, with what was likely before. Planted: the best form of each kind alone."""
+    forms = [
+        _trial(10.0, even=True, wide=False),
+        _trial(16.0, even=True, wide=True),
+        _trial(16.0, even=False, wide=True, prior=0.5),
+    ]
+    assert _odds(forms, 1.5) == pytest.approx(-6 / 3 + np.log(3))
+    assert _odds(forms[:1], 1.5) < -100
+    assert _odds(forms[1:], 1.5) > 100
+
+
+def test_the_fit_begins_from_both_kinds_of_forms_unless_one_is_far_likelier() -> None:
     """Planted: the form that is as wide everywhere left out."""
-    narrow, wide, even = (_Trial(np.full(1, width), None) for width in (0.0, 2.0, 3.0))  # type: ignore[arg-type]
-    assert _starts(narrow, wide, even, 0.0) == [(narrow, narrow), (wide, wide), (even, wide)]
-    assert _starts(narrow, wide, wide, 0.0) == [(narrow, narrow), (wide, wide)]
-    assert _starts(narrow, wide, even, 20.0) == [(wide, wide), (even, wide)]
-    assert _starts(narrow, wide, even, -20.0) == [(narrow, narrow)]
+    narrow = _trial(10.0, even=True, wide=False)
+    wide, even = _trial(12.0, even=False, wide=True), _trial(14.0, even=True, wide=True)
+    assert _starts([narrow, even, wide], 0.0) == [(narrow, narrow), (wide, wide), (even, wide)]
+    assert _starts([narrow, even], 0.0) == [(narrow, narrow), (even, even)]
+    assert _starts([narrow, even, wide], 20.0) == [(wide, wide), (even, wide)]
+    assert _starts([narrow, even, wide], -20.0) == [(narrow, narrow)]
+
+
+def test_cortex_that_ends_a_zone_does_not_speak_for_a_narrow_one() -> None:
+    """Walls 1.2 mm from the thread end the zone at two sides of the rear half; elsewhere it is 2 mm wide.
+
+    Planted: pieces beside those walls left in the fit (the zone reads 1.82 mm, the evidence is 9).
+    """
+
+    def zone(depth: FloatArray, angle: FloatArray) -> FloatArray:
+        to_the_wall = 4.2 / np.maximum(np.abs(np.cos(angle)), 0.1) - 3.0
+        return np.where(depth < 20, np.minimum(2.0, to_the_wall), 2.0)
+
+    volume, shaft = volume_with_screw(2.0, walls_mm=1.2, bone_hu=90.0, noise_hu=60.0, width_of=zone)
+    fit = fit_halo(Windows(volume), shaft, around(shaft), Blur.from_fwhm(0.8, 1.0))
+    assert fit is not None
+    assert np.median(fit.width_mm[fit.known]) == pytest.approx(2.0, abs=0.12)
+    assert fit.evidence > 13
 
 
 def test_a_zone_that_widens_towards_the_tip() -> None:

@@ -26,18 +26,25 @@ from spineimg.implants.model import Shaft
 from spineimg.implants.profile import Blur, DiscTables
 from spineimg.implants.surroundings import Surroundings, look_around
 from spineimg.implants.unrolled import BoolArray, Cells, ShaftFrame, ShellVoxels, shell_voxels
+from spineimg.implants.verdict_settings import VerdictSettings
 from spineimg.implants.widthfield import Widths, widths_from
 
 _QUIET_HU = 20.0
 _FIRST_MM = (0.0, 0.6, 1.2, 2.0, 3.0)
-_NARROW_MM = (0.0, 0.4, 0.8)
-_WIDE_MM = (1.2, 1.6, 2.0, 2.5, 3.0)
-_CONE_MM = (1.4, 2.6)
+_EVEN_MM = tuple(np.arange(0.0, 3.01, 0.25).tolist())
+"""Widths of zones that are as wide everywhere."""
+_PART_MM = (0.8, 1.4, 2.0, 2.8)
+"""Largest widths of cones and halves."""
+_EVEN_PART = 0.6
+"""How likely zones are as wide everywhere, before the scan is seen. Engineering choice."""
 _SHIFTS_MM = (-1.2, -0.8, -0.5, -0.25, 0.0, 0.25, 0.5, 0.8, 1.2)
 _TURNS = 3
+_MOST_EVIDENCE = 1e3
+_NEARLY = 0.75
+"""Of the coverage that loosening needs, since no simple form is exact. Engineering choice."""
 _PAST_CORTEX_MM = 0.2
 _CLEAR = 6.0
-"""Beyond so much evidence, half a difference of misfit, the fit begins from one kind of forms only."""
+"""Beyond so much evidence the fit begins from one kind of forms only."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,8 +53,8 @@ class HaloFit:
 
     width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; known: whether the piece lies in bone and
     cortex is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of
-    the width map, other maps counted in. evidence: how much better wide forms explain the whole screw than narrow
-    ones, half a difference of misfit. trajectory_hu: bone around the screw.
+    the width map, other maps counted in. evidence: logarithm of the odds, over simple forms, that nearly half of what
+    can be judged is wider than the limit. trajectory_hu: bone around the screw.
     """
 
     cells: Cells
@@ -71,13 +78,14 @@ def fit_halo(
     blur: Blur,
     settings: HaloSettings | None = None,
     hardening: HardeningSettings | None = None,
+    loose: VerdictSettings | None = None,
 ) -> HaloFit | None:
     """The zone around one shaft, None where too few voxels can be fitted.
 
-    metal: everything, this shaft too. blur: of the scan.
+    metal: everything, this shaft too. blur: of the scan. loose: how wide, and over how much, a zone is loosening.
     """
     shell = gather(windows, shaft, metal, settings)
-    return fit_shell(shell, shaft, metal, blur, settings, hardening) if shell else None
+    return fit_shell(shell, shaft, metal, blur, settings, hardening, loose) if shell else None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -111,12 +119,15 @@ def fit_shell(
     blur: Blur,
     settings: HaloSettings | None = None,
     hardening: HardeningSettings | None = None,
+    loose: VerdictSettings | None = None,
 ) -> HaloFit:
     """The fit to gathered voxels. Shares nothing that changes, so that several may run at once."""
     normal = shell.geometry.normal_lps
     sds = blur.along(shell.frame.b1, normal), blur.along(shell.frame.b2, normal)
     basis = hardening_basis(shell.voxels.points_lps_mm, metal, shell.geometry, blur, hardening)
-    return _Fit.prepare(shaft, shell, sds, basis, settings or HaloSettings()).run()
+    wide = loose or VerdictSettings()
+    fit = _Fit.prepare(shaft, shell, sds, basis, settings or HaloSettings(), (wide.width_mm, _NEARLY * wide.coverage))
+    return fit.run()
 
 
 def _depths(shaft: Shaft, settings: HaloSettings) -> tuple[float, float]:
@@ -157,10 +168,16 @@ def _clear_of_metal(points: FloatArray, shaft: Shaft, metal: Metal, clearance: f
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A simple form of the zone, (n,) width at the voxels, with what all pieces share fitted to it."""
+    """A simple form of the zone, (n,) width at the voxels, with what all pieces share fitted to it.
+
+    wide: whether nearly half of what can be judged is wider than the limit. log_prior: of the form, among all.
+    """
 
     width_mm: FloatArray
     solution: Solution
+    even: bool
+    wide: bool
+    log_prior: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +195,11 @@ class _End:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """One shaft's fit under way. places: of the voxels in discs. front: (n,) voxels the first look is fitted to."""
+    """One shaft's fit under way.
+
+    places: of the voxels in discs. front: (n,) voxels that are fitted. wide: forms are that reach so many mm over so
+    large a part.
+    """
 
     settings: HaloSettings
     radius_mm: float
@@ -190,6 +211,7 @@ class _Fit:
     priors: Priors
     cells: Cells
     front: BoolArray
+    wide: tuple[float, float]
 
     @classmethod
     def prepare(
@@ -199,6 +221,7 @@ class _Fit:
         sds: tuple[float, float],
         basis: FloatArray,
         settings: HaloSettings,
+        wide: tuple[float, float],
     ) -> _Fit:
         voxels, cells = shell.voxels, shell.cells
         radius = shaft.diameter_mm / 2
@@ -228,21 +251,21 @@ class _Fit:
             (150.0, 300.0), own, settings.halo_hu, settings.halo_sd_hu, (0.0, 600.0), 100.0, settings.deflation
         )
         places = discs.places(voxels.x_mm, voxels.y_mm)
-        return cls(settings, radius, shaft.length_mm, voxels, columns, discs, places, priors, cells, shell.front)
+        return cls(settings, radius, shaft.length_mm, voxels, columns, discs, places, priors, cells, shell.front, wide)
 
     def run(self) -> HaloFit:
         relative = self.columns.sigma_hu / _QUIET_HU
         around = self.look(self.first(), relative)
         fit = self.limited(around, relative)
-        first = min(fit.trials(around, 1)[:2], key=_cost)
+        first = min(fit.trials(around, even_only=True), key=_cost)
         # With bone and cortex known a second look is a better one.
         around = fit.look(first.solution, relative, around)
         fit = self.limited(around, relative)
-        narrow, wide, even = fit.trials(around, len(simple_forms(self.voxels, self.length_mm)))
-        evidence = (narrow.solution.cost - wide.solution.cost) / 2
-        ends = [fit.settled(trial, kind, around) for trial, kind in _starts(narrow, wide, even, evidence)]
-        # Where narrow and wide explain the voxels alike, no zone is shown; the interval still holds it.
-        ends.sort(key=lambda end: _misfit(end) - self.settings.doubt * (end.kind is narrow))
+        trials = fit.trials(around)
+        evidence = _odds(trials, self.settings.together)
+        ends = [fit.settled(trial, kind, around) for trial, kind in _starts(trials, evidence)]
+        # The likelier kind is shown; where narrow and wide explain the voxels alike, the interval holds both.
+        ends.sort(key=lambda end: (end.kind.wide != (evidence > 0), _misfit(end)))
         return fit.summary(ends, around, evidence)
 
     def first(self) -> Solution:
@@ -264,7 +287,8 @@ class _Fit:
     def limited(self, around: Surroundings, relative_sd: FloatArray) -> _Fit:
         """With each piece's own noise, bone expected as it was seen, and cortex for the bend where there is some.
 
-        `front` becomes the voxels that are of use.
+        `front` becomes the voxels that are of use: none of pieces whose cortex can pass for the end of a zone, or hide
+        one, for they would speak for narrow zones around the whole screw.
         """
         columns, settings = self.columns, self.settings
         beyond = 1 - self.disc(np.minimum(around.cortex_mm, settings.far_mm)[columns.cell])
@@ -278,30 +302,41 @@ class _Fit:
                 profile=np.column_stack([columns.profile[:, :2], third]),
             ),
             priors=replace(self.priors, bone_hu=(around.bone_hu, settings.bone_mean_sd_hu)),
-            front=self.away_mm < around.reach_mm[columns.cell],
+            front=(self.away_mm < around.reach_mm[columns.cell]) & self.telling(around)[columns.cell],
         )
 
-    def trials(self, around: Surroundings, number: int) -> tuple[_Trial, _Trial, _Trial]:
-        """The best narrow and the best wide one of so many forms, no zone reaching beyond cortex, and the best one that
-        is as wide everywhere."""
+    def telling(self, around: Surroundings) -> BoolArray:
+        """(cells,) whether cortex is far enough to leave a zone visible, or too near to leave room for one."""
+        near, far = self.settings.cortex_mm
+        return np.asarray((around.cortex_mm <= near) | (around.cortex_mm >= far))
+
+    def trials(self, around: Surroundings, even_only: bool = False) -> list[_Trial]:
+        """Simple forms of the zone, none reaching beyond cortex."""
         limit = (around.cortex_mm + _PAST_CORTEX_MM)[self.columns.cell]
+        known = around.in_bone(sum(self.settings.halo_hu) / 2) & self.telling(around)
 
-        def trial(form: FloatArray, largest_mm: float) -> _Trial:
+        def trial(form: FloatArray, largest_mm: float, even: bool, prior: float) -> _Trial:
             width = np.minimum(largest_mm * form, limit)
-            return _Trial(width, self.at(width))
+            covered = np.mean(self.by_piece(width)[known] > self.wide[0]) if known.any() else 0.0
+            return _Trial(width, self.at(width), even, bool(covered >= self.wide[1]), float(np.log(prior)))
 
-        uniform, *others = simple_forms(self.voxels, self.length_mm)[:number]
-        narrow = [trial(uniform, width) for width in _NARROW_MM]
-        wide = [trial(uniform, width) for width in _WIDE_MM]
-        even = min(wide, key=_cost)
-        wide += [trial(form, width) for form in others for width in _CONE_MM]
-        return min(narrow, key=_cost), min(wide, key=_cost), even
+        uniform, *others = simple_forms(self.voxels, self.length_mm)
+        found = [trial(uniform, width, True, _EVEN_PART / len(_EVEN_MM)) for width in _EVEN_MM]
+        if even_only:
+            return found
+        part = (1 - _EVEN_PART) / (len(others) * len(_PART_MM))
+        return found + [trial(form, width, False, part) for form in others for width in _PART_MM]
+
+    def by_piece(self, values: FloatArray) -> FloatArray:
+        """(cells,) mean of (n,) values, 0 where there are no voxels."""
+        cell = self.columns.cell
+        count = np.bincount(cell, minlength=self.cells.count)
+        return np.asarray(np.bincount(cell, values, self.cells.count) / np.maximum(count, 1))
 
     def settled(self, trial: _Trial, kind: _Trial, around: Surroundings) -> _End:
         """Widths of the pieces, their bone and what they share, in turns from a trial. kind: see `_End`."""
         limit = np.maximum(around.cortex_mm + _PAST_CORTEX_MM, 0.3)[self.columns.cell]
-        count = np.bincount(self.columns.cell, minlength=self.cells.count)
-        form = np.bincount(self.columns.cell, trial.width_mm, self.cells.count) / np.maximum(count, 1)
+        form = self.by_piece(trial.width_mm)
         solution = trial.solution
         for turn in range(_TURNS + 1):
             widths, bone = self.local(solution, around, form.reshape(self.shape))
@@ -329,24 +364,24 @@ class _Fit:
         widths, bone, solution = ends[0].widths, ends[0].bone_hu, ends[0].solution
         width = widths.quantile(0.5)
         nearest = np.abs(self.grid_mm[:, None, None] - width).argmin(axis=0)[None]
-        near, far = self.settings.cortex_mm
-        cortex = around.cortex_mm
-        known = around.in_bone(solution.halo_hu) & ((cortex <= near) | (cortex >= far))
-        known = known.reshape(self.shape)
-        others = [
-            (float(np.median((end.widths.quantile(0.5) - width)[known])), _misfit(end) - _misfit(ends[0]))
-            for end in ends[1:]
-            if known.any()
-        ]
+        known = (around.in_bone(solution.halo_hu) & self.telling(around)).reshape(self.shape)
+        # The best map of the other kind is as likely as its kind.
+        other = next((end for end in ends if end.kind.wide != ends[0].kind.wide), None)
+        others = []
+        if other is not None and known.any():
+            others = [(float(np.median((other.widths.quantile(0.5) - width)[known])), float(np.exp(-abs(evidence))))]
+        low, middle, high = self.shift(width, around, others)
+        # Pieces are smoothed with their narrower neighbours: a wide map as a whole is often a little wider.
+        moved = middle if ends[0].kind.wide else 0.0
         count = np.bincount(self.columns.cell, minlength=self.cells.count)
         return HaloFit(
             cells=self.cells,
-            width_mm=width,
+            width_mm=np.maximum(width + moved, 0.0),
             sd_mm=(widths.quantile(0.8413) - widths.quantile(0.1587)) / 2,
             bone_hu=np.take_along_axis(bone, nearest, axis=0)[0],
             voxels=count.reshape(self.shape).astype(np.float64),
             known=known,
-            shift_mm=self.shift(width, around, others),
+            shift_mm=(low - moved, high - moved),
             evidence=evidence,
             halo_hu=solution.halo_hu,
             rim_hu=solution.rim_hu,
@@ -356,10 +391,12 @@ class _Fit:
 
     def shift(
         self, width_mm: FloatArray, around: Surroundings, others: Sequence[tuple[float, float]]
-    ) -> tuple[float, float]:
-        """The 90 % interval of a common change of all widths (depths, angles), all that is shared fitted anew.
+    ) -> tuple[float, float, float]:
+        """A common change of all widths (depths, angles), all that is shared fitted anew.
 
-        others: how far each other map is away, mm, and by how much it is worse.
+        The bounds of its 90 % interval, and between them the median for this map alone.
+
+        others: how far each other map is away, mm, and how likely it is beside the one shown.
         """
         limit = np.maximum(around.cortex_mm + _PAST_CORTEX_MM, 0.3)[self.columns.cell]
         width = self.cells.spread(width_mm, self.voxels.depth_mm, self.voxels.angle_rad)
@@ -409,28 +446,49 @@ class _Fit:
         return solve(self.useful, outer, self.rim(width_mm[self.front], outer), self.priors)
 
 
-def _interval(costs: FloatArray, others: Sequence[tuple[float, float]], settings: HaloSettings) -> tuple[float, float]:
+def _interval(
+    costs: FloatArray, others: Sequence[tuple[float, float]], settings: HaloSettings
+) -> tuple[float, float, float]:
     """Quantiles of a common change of the widths. costs: misfit for each of `_SHIFTS_MM`; others: see `_Fit.shift`.
 
-    Other maps that explain the voxels nearly as well count with their own likelihood, spread as the best one's.
+    Other maps count with their own likelihood, spread as the best one's.
     """
     fine = np.linspace(_SHIFTS_MM[0], _SHIFTS_MM[-1], 241)
     part = np.exp(-np.interp(fine, _SHIFTS_MM, costs - costs.min()) / (2 * settings.together))
-    maps = [(0.0, 0.0), *others]
+    maps = [(0.0, 1.0), *others]
     places = np.concatenate([fine + apart for apart, _ in maps])
-    weights = np.concatenate([np.exp(-max(worse, 0.0) / 2) * part for _, worse in maps])
+    weights = np.concatenate([likely * part for _, likely in maps])
     order = np.argsort(places, kind="stable")
     total = np.cumsum(weights[order])
     low, high = np.interp(np.multiply(settings.quantiles, total[-1]), total, places[order])
-    return float(low), float(high)
+    own = np.cumsum(part)
+    return float(low), float(np.interp(own[-1] / 2, own, fine)), float(high)
 
 
-def _starts(narrow: _Trial, wide: _Trial, even: _Trial, evidence: float) -> list[tuple[_Trial, _Trial]]:
-    """What to begin from, each with the best of its kind: narrow and wide forms, unless one kind is far better."""
-    # A zone all around, some of it in streaks, can look like one on a half: the fit must begin from both.
-    wider = [wide] if even is wide else [wide, even]
-    starts = [(narrow, narrow)] if evidence < _CLEAR else []
-    return starts + [(trial, wide) for trial in wider if evidence > -_CLEAR]
+def _odds(trials: Sequence[_Trial], together: float) -> float:
+    """Logarithm of the odds of wide forms against narrow ones."""
+
+    def total(wide: bool) -> float:
+        logs = [t.log_prior - t.solution.cost / (2 * together) for t in trials if t.wide is wide]
+        return float(np.logaddexp.reduce(logs)) if logs else -np.inf
+
+    return float(np.clip(total(True) - total(False), -_MOST_EVIDENCE, _MOST_EVIDENCE))
+
+
+def _starts(trials: Sequence[_Trial], evidence: float) -> list[tuple[_Trial, _Trial]]:
+    """What to begin from, each with the best of its kind: narrow and wide forms, unless one kind is far likelier."""
+    starts = []
+    for wide in (False, True):
+        kind = [trial for trial in trials if trial.wide is wide]
+        if not kind or (evidence < -_CLEAR if wide else evidence > _CLEAR):
+            continue
+        best = min(kind, key=_cost)
+        starts.append((best, best))
+        # A zone all around, some of it in streaks, can look like one on a half: the fit must begin from both.
+        even = min((trial for trial in kind if trial.even), key=_cost, default=best)
+        if even is not best:
+            starts.append((even, best))
+    return starts
 
 
 def _misfit(end: _End) -> float:

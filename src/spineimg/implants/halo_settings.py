@@ -140,7 +140,11 @@ class HaloSettings:
         300, "", (100, 2000), "engineering choice", "With fewer in the front part nothing is fitted."
     )
     deflation: float = setting(
-        4.0, "", (1.0, 50.0), "about as many voxels share one grain of noise", "The misfit is divided by this."
+        2.5,
+        "",
+        (1.0, 50.0),
+        "phantoms: misfits of pieces scatter as if so many of the chosen voxels shared one grain of noise",
+        "The misfit is divided by this.",
     )
     neighbour: float = setting(
         0.7,
@@ -156,13 +160,6 @@ class HaloSettings:
         "engineering choice: zones are cones, halves or even",
         "Weight against widths other than the best simple form's.",
     )
-    doubt: float = setting(
-        6.0,
-        "",
-        (0.0, 30.0),
-        "phantoms: wide maps are better by up to 5 beside fixed screws, by 12 and more beside loose ones",
-        "A wide map is shown only when its misfit is smaller by so much than that of a narrow one.",
-    )
     quantiles: tuple[float, float] = setting(
         (0.05, 0.95),
         "part",
@@ -171,7 +168,7 @@ class HaloSettings:
         "Quantiles of a common change of the widths that bound the interval.",
     )
     together: float = setting(
-        4.0,
+        1.5,
         "",
         (1.0, 20.0),
         "tuning phantoms: so that intervals hold the truth nine times in ten; pieces err together",

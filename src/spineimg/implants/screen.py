@@ -134,7 +134,7 @@ def _screws(
             shell = None
             if not refusal_by_scan(found.shaft, conditions, settings.verdict):
                 shell = gather(metal.map.windows, found.shaft, obstacles, settings.halo)
-            job = (found.shaft, obstacles, blur, settings.halo, settings.hardening)
+            job = (found.shaft, obstacles, blur, settings.halo, settings.hardening, settings.verdict)
             fits.append(pool.submit(fit_shell, shell, *job) if shell else None)
         screws = []
         for number, (found, fit) in enumerate(zip(metal.screws, fits, strict=True)):

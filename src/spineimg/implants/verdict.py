@@ -165,10 +165,11 @@ def _halo(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettin
     limit = settings.width_mm
     widths = surface.width_mm[surface.judged]
     median = float(np.median(widths))
-    low = median + min(fit.shift_mm[0], 0.0) - settings.uncertain_mm
+    spare = settings.uncertain_mm + settings.uncertain_part * median
+    low = median + min(fit.shift_mm[0], 0.0) - spare
     if low < settings.blind_mm:
         low = 0.0
-    high = median + max(fit.shift_mm[1], 0.0) + settings.uncertain_mm
+    high = median + max(fit.shift_mm[1], 0.0) + spare
     interval = (low, high)
     coverage = surface.coverage(limit)
     extent, from_head, to_tip = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)

@@ -29,15 +29,15 @@ class VerdictSettings:
         6.0,
         "",
         (0.0, 100.0),
-        "tuning phantoms: at most 2 where half of a fixed screw's map is wide, 8 and more with 1.5 mm and above",
-        "How much better wide forms must explain the whole screw than narrow ones, as a log likelihood.",
+        "tuning phantoms: at most 4.2 around fixed screws, 25 and more with 2 mm and above; 6 is 400 to 1",
+        "Logarithm of the odds that the zone is wide, over simple forms, that `present` needs.",
     )
     counter_evidence: float = setting(
-        0.0,
+        3.0,
         "",
         (0.0, 100.0),
-        "engineering choice: none, since the interval must end at the limit as well",
-        "How much better narrow forms must explain the whole screw for `absent`, as a log likelihood.",
+        "engineering choice: 20 to 1, since the interval must end at the limit as well",
+        "Logarithm of the odds against a wide zone that `absent` needs.",
     )
     extent_mm: float = setting(
         10.0,
@@ -171,4 +171,11 @@ class VerdictSettings:
         (0.0, 0.5),
         "the outer thread's radius is known to 0.1 mm, and as much comes from the blur's own error",
         "Added to the fit's interval on either side.",
+    )
+    uncertain_part: float = setting(
+        0.05,
+        "part",
+        (0.0, 0.5),
+        "tuning phantoms: zones of 2-3 mm read 0.1-0.4 mm too narrow, smoothed with narrower neighbours",
+        "Added to the interval on either side, of the width.",
     )
