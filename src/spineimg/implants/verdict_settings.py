@@ -173,7 +173,7 @@ class VerdictSettings:
         "Added to the fit's interval on either side.",
     )
     uncertain_part: float = setting(
-        0.05,
+        0.08,
         "part",
         (0.0, 0.5),
         "tuning phantoms: zones of 2-3 mm read 0.1-0.4 mm too narrow, smoothed with narrower neighbours",
