@@ -16,9 +16,13 @@ from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.rois import Ellipse, LabelVolume, MaskRoi, RoiSet, VertebraRoi
+from spineimg.sampling import SliceReader
 from spineimg.vertebra.candidates import SpineSettings
 from spineimg.vertebra.flags import FlagSettings, Subject, flag
 from spineimg.vertebra.hu import HuSettings, SliceHU, VertebraHU, measure
+from spineimg.vertebra.label_voxels import cut_out
+from spineimg.vertebra.mask_case import refuse_other_scan
+from spineimg.vertebra.mask_place import PlaceSettings
 from spineimg.vertebra.quality import acquisition_notes
 from spineimg.vertebra.spine import once
 from spineimg.volume import CTVolume
@@ -65,7 +69,7 @@ def assess(
     before = known or {}
     solve = once(volume, SpineSettings(chosen.hu.click.body))
     measured = [before.get(roi.level) or measure(volume, roi, chosen.hu, plane, solve=solve) for roi in asked]
-    _refuse_other_scan(rois, measured)
+    _refuse_other_scan(volume, rois, measured, chosen.hu.mask.place)
     disorder = _disorder(asked, measured)
     vertebrae = tuple(
         _result(volume, rois, roi, hu, disorder.get(number, ()), chosen, cutoffs)
@@ -209,12 +213,8 @@ def label_shape(mask: MaskRoi) -> MaskShape:
     """The voxels of a label. Raises PixelError."""
     from spineimg.implants.breach import MaskShape
 
-    geometry = mask.labels.geometry
-    index = []
-    for k in range(geometry.shape[0]):
-        rows, columns = np.nonzero(mask.labels.source.read(k) == mask.label)
-        index.append(np.column_stack([np.full(len(rows), k), rows, columns]))
-    voxels = np.concatenate(index)
+    geometry, block = mask.labels.geometry, cut_out(mask.labels, mask.label)
+    voxels = np.argwhere(block.voxels) + block.corner if block is not None else np.zeros((0, 3))
     steps = np.asarray(geometry.lps_from_index[:3, :3].T)
     return MaskShape(geometry.lps_at(voxels), steps)
 
@@ -257,12 +257,18 @@ def _spelled(settings: Settings | Cutoff) -> dict[str, object]:
     return asdict(settings)
 
 
-def _refuse_other_scan(rois: RoiSet, measured: Sequence[VertebraHU]) -> None:
-    """Raises RoiError when every vertebra is a label, and none of them lies in this volume."""
-    masks = {roi.mask.labels.name for roi in rois.vertebrae if roi.mask is not None}
-    outside = [any(note.code == "roi_outside_volume" for note in hu.notes) and not hu.slices for hu in measured]
-    if masks and all(roi.mask is not None for roi in rois.vertebrae) and all(outside[: len(rois.vertebrae)]):
-        raise RoiError(f"{', '.join(sorted(masks))}: no label lies in this CT: is it a mask of another scan?")
+def _refuse_other_scan(volume: CTVolume, rois: RoiSet, measured: Sequence[VertebraHU], settings: PlaceSettings) -> None:
+    """Raises RoiError when every vertebra is a label, and they show that the map is of another scan, or mirrored."""
+    masks = [roi.mask for roi in rois.vertebrae if roi.mask is not None]
+    if len(masks) < len(rois.vertebrae):
+        return
+    outside, odd = 0, []
+    for hu in measured[: len(masks)]:
+        reasons = {note.code: note.text for note in hu.notes}
+        outside += "roi_outside_volume" in reasons and not hu.slices
+        odd += [reasons[code] for code in ("mask_misplaced", "mask_without_body") if code in reasons][:1]
+    if outside or odd:
+        refuse_other_scan(SliceReader(volume), masks, outside, odd, settings)
 
 
 def _asked(rois: RoiSet) -> tuple[VertebraRoi, ...]:

@@ -152,7 +152,10 @@ def test_label_on_a_real_scan_reads_the_same_twice() -> None:
     reading = real_data.read_label(folder / real_data.L3)
     assert [line.what for line in reading.lines] == ["L3 superior", "L3 mid", "L3 inferior", "**L3**"]
     assert not [line for line in reading.lines if line.differs]
-    assert all({"mask_not_only_body", "mask_reduced_to_body"} & set(codes) for _, codes in reading.others.values())
+    (whole_hu, whole_codes), (three_hu, three_codes) = reading.others.values()
+    assert whole_hu == pytest.approx(reading.whole_hu[0], abs=15)
+    assert "placed_in_label" in whole_codes
+    assert (three_hu, three_codes) == (None, ("mask_misplaced",))
 
 
 # -- page -------------------------------------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ def test_the_codes_that_block_are_those_agreed_on() -> None:
         "level_order",
         "mask_not_only_body",
         "mask_misplaced",
+        "mask_reduced_to_body",
     } == BLOCKING
 
 

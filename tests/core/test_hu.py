@@ -13,7 +13,7 @@ import pytest
 
 from spineimg.geometry import Geometry
 from spineimg.rois import POSITIONS, Ellipse, LabelVolume, MaskRoi, VertebraRoi
-from spineimg.vertebra.hu import HuSettings, VertebraHU, measure
+from spineimg.vertebra.hu import HuSettings, SliceHU, VertebraHU, measure
 from spineimg.volume import ArraySource, CTVolume
 from tests.core.volumes import (
     GAP_PLACES,
@@ -324,8 +324,8 @@ def test_a_mask_that_cannot_be_measured_says_why(
     assert codes(got) == {(code, "L2")}
 
 
-def test_the_body_is_taken_out_of_a_whole_vertebra() -> None:
-    """Arch and processes reach lower than the body and are denser; only the body's voxels in the body's planes count.
+def test_where_no_body_is_fitted_it_is_taken_out_of_a_whole_vertebra_by_its_thickness() -> None:
+    """In sacrum and neck. Arch and processes reach lower than the body and are denser; only the body's voxels count.
 
     Planted: planes at the quartiles of the whole label moved the lowest one into the arch.
     """
@@ -338,16 +338,18 @@ def test_the_body_is_taken_out_of_a_whole_vertebra() -> None:
     alone = measure(volume, VertebraRoi("L2", mask=label_of(where, body)))
     assert not {"mask_reduced_to_body", "mask_not_only_body"} & {code for code, _ in codes(alone)}
     for more in (arch, apart):
-        got = measure(volume, VertebraRoi("L2", mask=label_of(where, body | more)))
-        assert ("mask_reduced_to_body", "L2") in codes(got)
+        got = measure(volume, VertebraRoi("S1", mask=label_of(where, body | more)))
+        assert ("mask_reduced_to_body", "S1") in codes(got)
         assert got.mean_hu == 100
         assert [one.slices for one in got.slices] == [one.slices for one in alone.slices]
 
 
 def test_a_mask_that_holds_more_than_a_body_and_cannot_be_reduced_is_noted() -> None:
     where = geometry(shape=(30, 110, 60), steps_mm=(1.0, 0.8, 0.8))
-    got = measure(filled(where, 100), VertebraRoi("L2", mask=label_of(where, box(where, (22, 60, 20)))))
-    assert ("mask_not_only_body", "L2") in codes(got)
+    for level, code in (("S1", "mask_not_only_body"), ("L2", "mask_without_body")):
+        got = measure(filled(where, 100), VertebraRoi(level, mask=label_of(where, box(where, (22, 60, 20)))))
+        assert (code, level) in codes(got)
+        assert (got.mean_hu is None) is (level == "L2"), "an image without a vertebra there"
 
 
 def test_a_label_that_holds_two_bodies_is_not_reduced_to_one_of_them() -> None:
@@ -355,8 +357,8 @@ def test_a_label_that_holds_two_bodies_is_not_reduced_to_one_of_them() -> None:
     where = geometry(shape=(60, 60, 60), steps_mm=(1.0, 0.8, 0.8))
     one = box(where, (22, 28, 20))
     two = np.roll(one, 14, axis=0) | np.roll(one, -14, axis=0)
-    got = measure(filled(where, 100), VertebraRoi("L2", mask=label_of(where, two)))
-    assert ("mask_not_only_body", "L2") in codes(got)
+    got = measure(filled(where, 100), VertebraRoi("S1", mask=label_of(where, two)))
+    assert ("mask_not_only_body", "S1") in codes(got)
 
 
 def test_a_tilted_plane_across_thick_slices_is_noted() -> None:
@@ -434,8 +436,8 @@ def _sitk_mean(image: object, one: Ellipse) -> tuple[float, int]:
 
 
 @real
-def test_on_real_masks_whole_vertebrae_are_reduced_to_their_bodies() -> None:
-    """TotalSegmentator labels L5 to L1 (27 to 31) at 3 mm, with and without the posterior elements."""
+def test_on_real_masks_rois_in_whole_vertebrae_lie_in_their_bodies() -> None:
+    """TotalSegmentator labels L5 to L1 (27 to 31) at 3 mm; a label of the bodies tells how many samples lie in them."""
     import SimpleITK as sitk  # noqa: N813
 
     assert DATA is not None
@@ -464,6 +466,20 @@ def test_on_real_masks_whole_vertebrae_are_reduced_to_their_bodies() -> None:
         assert found[0].mean_hu is not None
         assert 100 < found[0].mean_hu < 150
         assert found[1].mean_hu is not None
-        assert abs(found[1].mean_hu - found[0].mean_hu) < 16, "the least significant change"
         assert ("mask_reduced_to_body", level) not in codes(found[0])
-        assert ("mask_reduced_to_body", level) in codes(found[1])
+        assert ("placed_in_label", level) in codes(found[1])
+        index = np.rint(where.index_at(np.concatenate([_inside(one) for one in found[1].slices]))).astype(int)
+        assert (alone[tuple(index.T)] == label).mean() > 0.99
+        if level != "L5":  # tilted: the quartiles of its body's label along the slices cut into the endplates
+            assert abs(found[1].mean_hu - found[0].mean_hu) < 16, "the least significant change"
+
+
+def _inside(one: SliceHU) -> npt.NDArray[np.float64]:
+    """(n, 3) LPS mm all over the ellipse of a slice."""
+    assert one.u_lps is not None
+    assert one.v_lps is not None
+    assert one.semi_axes_mm is not None
+    x, y = (ticks.ravel() for ticks in np.meshgrid(np.linspace(-1, 1, 41), np.linspace(-1, 1, 41)))
+    kept = np.hypot(x, y) <= 1
+    steps = np.array([one.u_lps, one.v_lps]) * np.array(one.semi_axes_mm)[:, None]
+    return np.asarray(np.array(one.center_lps_mm) + np.stack([x, y], axis=-1)[kept] @ steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -107,19 +108,28 @@ _WEDGE_NOTE_DEG, _HOLLOW_NOTE_MM = 12.0, 4.5
 
 
 @one_blas_thread
-def find_body(volume: CTVolume, click_lps_mm: npt.ArrayLike, settings: BodySettings | None = None) -> Body:
+def find_body(
+    volume: CTVolume,
+    click_lps_mm: npt.ArrayLike,
+    settings: BodySettings | None = None,
+    *,
+    witness: Callable[[Body], bool] | None = None,
+) -> Body:
     """The vertebral body around a click, (3,) LPS mm, anywhere in the central half of the body.
 
+    witness: whether something beside the image speaks for a body; that outweighs every doubt but a missing canal.
     Raises BodyNotFoundError with one reason when there is no body, when it is cut by the image or a gap, or when the
     fit is not to be believed; PixelError for slices that cannot be read.
     """
     chosen = settings or BodySettings()
     click = np.asarray(click_lps_mm, dtype=np.float64)
     fitted = _looked(volume, click, chosen)
-    reason = doubt(fitted.found, chosen.trust)
+    found, body = fitted.found, fitted.body
+    reason = doubt(found, chosen.trust)
+    if witness is not None and (reason is None or reason[0] != "no_canal") and witness(body):
+        return body
     if reason is not None:
         raise BodyNotFoundError(*reason)
-    found, body = fitted.found, fitted.body
     doubtful = (
         max(found.tilt_sd_deg / _SURE_TILT_DEG, found.move_mm / FAR_MM) > 1
         or body.quality < _SURE_QUALITY

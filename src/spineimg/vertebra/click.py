@@ -55,30 +55,37 @@ def rois_of_click(
     alone: neighbours, which take seconds, are not asked; a note with one of SOFT_CODES says that they could be.
     solve: as in `body_of_click`. Raises PixelError for slices that cannot be read.
     """
-    step = slice_mm(volume)
-    if step > settings.max_step_mm:
-        text = (
-            f"slices of {step:.3g} mm are too thick to find a body from a click (limit {settings.max_step_mm:g} mm): "
-            "place the ellipses by hand"
-        )
-        return Placed((), (Note("body_not_found", text, level),), None)
+    thick = too_thick(volume, settings)
+    if thick is not None:
+        return Placed((), (Note("body_not_found", f"{thick}: place the ellipses by hand", level),), None)
     volume = keeping(volume)
     try:
-        if alone:
-            body = _by_itself(volume, click_lps_mm, SpineSettings(settings.body))
-        else:
-            body = body_of_click(volume, click_lps_mm, settings, solve=solve)
+        body = body_of_click(volume, click_lps_mm, settings, alone=alone, solve=solve)
     except BodyNotFoundError as error:
         return Placed((), (Note(error.code, f"no vertebral body was found: {error}", level),), None)
+    return placed_in(volume, body, level, plane, settings, ("placed_from_click", "from one click"))
+
+
+def too_thick(volume: CTVolume, settings: ClickSettings) -> str | None:
+    """Why no body is looked for in slices as thick as these; None when it is."""
+    step = slice_mm(volume)
+    if step <= settings.max_step_mm:
+        return None
+    return f"slices of {step:.3g} mm are too thick to find a body from a click (limit {settings.max_step_mm:g} mm)"
+
+
+def placed_in(
+    volume: CTVolume, body: Body, level: str, plane: str, settings: ClickSettings, how: tuple[str, str]
+) -> Placed:
+    """Three ROIs in a body, and notes on it; how: code and words of the note that says where they come from."""
     try:
         rois = place_rois(volume, body, plane, settings.placement)
     except PlacementError as error:
         text = f"the body was found, but it leaves no room for a ROI: {error}"
         return Placed((), (Note("no_room", text, level),), body)
-    text = (
-        f"the body was found and the ROIs were placed from one click (quality {body.quality:.2f}): look at the figure"
-    )
-    notes = (Note("placed_from_click", text, level), *(Note(one.code, one.text, level) for one in body.notes))
+    code, words = how
+    text = f"the body was found and the ROIs were placed {words} (quality {body.quality:.2f}): look at the figure"
+    notes = (Note(code, text, level), *(Note(one.code, one.text, level) for one in body.notes))
     return Placed(rois, notes, body)
 
 
@@ -87,18 +94,20 @@ def body_of_click(
     click_lps_mm: FloatArray,
     settings: ClickSettings = ClickSettings(),
     *,
+    alone: bool = False,
     solve: Callable[[], Solved] | None = None,
+    witness: Callable[[Body], bool] | None = None,
 ) -> Body:
     """The body at a click; where its fit alone is not believed, the one that its neighbours speak for.
 
-    solve: gives the volume's spine, for several clicks in one volume (`spine.once`). Raises BodyNotFoundError with the
-    reason of the fit itself.
+    alone: neighbours are not asked. witness: as in `find_body`. solve: gives the volume's spine, for several clicks in
+    one volume (`spine.once`). Raises BodyNotFoundError with the reason of the fit itself.
     """
     volume, asked = keeping(volume), SpineSettings(settings.body)
     try:
-        return _by_itself(volume, click_lps_mm, asked)
+        return find_body(volume, click_lps_mm, for_slices(asked, slice_mm(volume)).body, witness=witness)
     except BodyNotFoundError as error:
-        if error.code not in SOFT_CODES:
+        if alone or error.code not in SOFT_CODES:
             raise
         try:
             spine = find_spine(volume, click_lps_mm, asked, solve=solve)
@@ -107,8 +116,3 @@ def body_of_click(
     body = spine.bodies[spine.start]
     text = "its fit alone is unclear; it goes with the neighbours' size, axis and discs"
     return replace(body, notes=(*body.notes, Note("from_neighbours", text)))
-
-
-def _by_itself(volume: CTVolume, click_lps_mm: FloatArray, settings: SpineSettings) -> Body:
-    """The body whose own fit is believed, in slices as thick as these. Raises BodyNotFoundError."""
-    return find_body(volume, click_lps_mm, for_slices(settings, slice_mm(volume)).body)

@@ -29,6 +29,7 @@ BLOCKING: frozenset[str] = frozenset(
         "level_order",
         "mask_not_only_body",
         "mask_misplaced",
+        "mask_reduced_to_body",
     }
 )
 """Codes of notes with which a mean is given but not held against a cutoff."""

@@ -16,8 +16,9 @@ from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.sampling import PlaneSamples, SamplingSettings, SliceReader
 from spineimg.settings import setting
 from spineimg.vertebra.body import Body
-from spineimg.vertebra.click import ClickSettings, Placed, rois_of_click
-from spineimg.vertebra.masks import MaskSettings, mask_planes
+from spineimg.vertebra.click import ClickSettings, Placed, placed_in, rois_of_click
+from spineimg.vertebra.mask_body import Label, body_of_label, clipped
+from spineimg.vertebra.masks import MaskSettings, Planes, mask_planes
 from spineimg.vertebra.noise import NoiseSettings, noise_hu
 from spineimg.vertebra.planes import RoiPlane, ellipse_plane, undecodable
 from spineimg.vertebra.quality import (
@@ -163,7 +164,8 @@ def _planes(
 ) -> tuple[tuple[RoiPlane, ...], tuple[Note, ...], Body | None]:
     """The ROIs of a vertebra on their planes, by ellipses, else by a mask, else from a click. Raises PixelError."""
     if not roi.ellipses and roi.mask is not None:
-        return *mask_planes(reader, roi.mask, roi.level, settings.mask), None
+        in_body = partial(_in_label, reader, level=roi.level, settings=settings, plane=plane, solve=solve)
+        return mask_planes(reader, roi.mask, roi.level, settings.mask, in_body)
     placed = Placed(roi.ellipses, (), None)
     if not roi.ellipses and roi.center_lps_mm is not None:
         placed = rois_of_click(reader.volume, roi.center_lps_mm, roi.level, plane, settings.click, solve=solve)
@@ -172,6 +174,25 @@ def _planes(
         placed = Placed((), (note,), None)
     planes = tuple(ellipse_plane(reader, one, roi.level, plane, settings.sampling) for one in placed.rois)
     return planes, placed.notes, placed.body
+
+
+def _in_label(
+    reader: SliceReader,
+    label: Label,
+    *,
+    level: str,
+    settings: HuSettings,
+    plane: str,
+    solve: Callable[[], Solved] | None,
+) -> Planes:
+    """ROIs in the body of a labelled vertebra, as after a click, within the label. Raises BodyNotFoundError."""
+    body = body_of_label(reader.volume, label, settings.mask.body, settings.click, solve)
+    how = ("placed_in_label", f"in {label.name}")
+    placed = placed_in(reader.volume, body, level, plane, settings.click, how)
+    planes = [ellipse_plane(reader, one, level, plane, settings.sampling) for one in placed.rois]
+    within = [clipped(one, label, level) for one in planes]
+    notes = (*placed.notes, *(note for _, more in within for note in more))
+    return tuple(one for one, _ in within), notes, body
 
 
 @dataclass(frozen=True, eq=False, slots=True)

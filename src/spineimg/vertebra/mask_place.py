@@ -76,6 +76,13 @@ def misplaced(reader: SliceReader, corner: IntArray, label: BoolArray, settings:
     return "does not lie on bone" if _is_soft(hu, rim - origin) else None
 
 
+def contrast_in_place(reader: SliceReader, corner: IntArray, label: BoolArray) -> float | None:
+    """How much brighter the rim of a label is than its surroundings, HU; None where too little lies in the image."""
+    rim, beside = _rim(reader.volume.geometry, corner, label)
+    hu, origin = _read(reader, np.concatenate([rim, beside]), 0.0)
+    return _contrast(hu, rim - origin, beside - origin)
+
+
 def _rim(geometry: Geometry, corner: IntArray, label: BoolArray) -> tuple[IntArray, IntArray]:
     """(n, 3) voxels within the rim of a label, and (m, 3) around it."""
     from scipy.ndimage import distance_transform_edt

@@ -1,31 +1,34 @@
-"""The voxels of a label, in three planes.
+"""A label's ROIs, in three planes.
 
-The label is brought to the voxels of the CT, 3 mm are taken off its surface, and of what is left the voxels in the
-slices at 25, 50 and 75 % of the label's height are the ROIs.
+In the label of a whole vertebra the body is found as after a click (`mask_body.py`), and the ROIs lie in it. Else, and
+where no body is found, the label is brought to the voxels of the CT, 3 mm are taken off its surface, and of what is
+left the voxels in the slices at 25, 50 and 75 % of its height are the ROIs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.notes import Note
-from spineimg.rois import POSITIONS, LabelVolume, MaskRoi
+from spineimg.rois import POSITIONS, MaskRoi
 from spineimg.sampling import PlaneSamples, SliceReader, voxel_area_mm2
 from spineimg.settings import setting
+from spineimg.vertebra.body import Body, BodyNotFoundError
+from spineimg.vertebra.candidates import SOFT_CODES
+from spineimg.vertebra.label_voxels import BoolArray, LabelBlock, cut_out, on_grid, same_grid, trimmed
+from spineimg.vertebra.mask_body import Label, LabelBodySettings
 from spineimg.vertebra.mask_place import PlaceSettings, misplaced
 from spineimg.vertebra.planes import RoiPlane
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.intp]
-
+_LAYER_MM, _MIDDLE_MM, _ASIDE_MM, _PEDICLE_MM = 3.0, 4.0, 7.0, 6.0
+"""Pedicles: in layers so thick, beyond so much aside of the middle, a label reaches back so much farther than within so
+much of it, over as much height. Engineering choice: a body's back is hollow by 1-3 mm, a pedicle 7-18 mm high."""
 _BALL_SLACK_MM = 1.0
 """The core is known to half a voxel, so the ball around it reaches a little further."""
-_SAME_MM = 0.01
-"""Two grids whose voxels lie nearer than this are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,111 +73,111 @@ class MaskSettings:
         "A second part of this size, relative to the whole, means more than the body.",
     )
     place: PlaceSettings = field(default_factory=PlaceSettings)
+    body: LabelBodySettings = field(default_factory=LabelBodySettings)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class LabelBlock:
-    """A label cut out of a grid: voxel [0, 0, 0] of `voxels` is (slice, row, column) `corner` of the grid."""
-
-    corner: IntArray
-    voxels: BoolArray
-
-    @property
-    def slices(self) -> IntArray:
-        """Slices of the grid that hold the label."""
-        return np.asarray(np.flatnonzero(self.voxels.any(axis=(1, 2))) + self.corner[0])
+Planes = tuple[tuple[RoiPlane, ...], tuple[Note, ...], Body | None]
+"""ROIs from head to foot, what is doubtful about them, and the body they lie in when one was fitted."""
 
 
 def mask_planes(
-    reader: SliceReader, roi: MaskRoi, level: str, settings: MaskSettings
-) -> tuple[tuple[RoiPlane, ...], tuple[Note, ...]]:
-    """ROIs of a label, from head to foot, and what is doubtful about them. Raises PixelError."""
+    reader: SliceReader, roi: MaskRoi, level: str, settings: MaskSettings, in_body: Callable[[Label], Planes]
+) -> Planes:
+    """The ROIs of a label.
+
+    in_body: places them in the body of a whole vertebra, or raises BodyNotFoundError. Raises PixelError.
+    """
     geometry = reader.volume.geometry
-    stored = _cut_out(roi.labels, roi.label)
+    stored = cut_out(roi.labels, roi.label)
     if stored is None:
         text = f"label {roi.label} does not occur in {roi.labels.name}"
-        return (), (Note("label_missing", text, level),)
-    block = stored if _same_grid(geometry, roi.labels.geometry) else _on_grid(geometry, roi.labels.geometry, stored)
+        return (), (Note("label_missing", text, level),), None
+    label, failed = Label(roi, stored), None
+    if _is_whole(roi.labels.geometry.lps_at(np.argwhere(stored.voxels) + stored.corner), settings):
+        try:
+            return in_body(label)
+        except BodyNotFoundError as error:
+            failed = error
+    block = stored if same_grid(geometry, roi.labels.geometry) else on_grid(geometry, roi.labels.geometry, stored)
     if block is None:
         text = f"label {roi.label} of {roi.labels.name} lies outside this CT: is it of another scan?"
-        return (), (Note("roi_outside_volume", text, level),)
-    notes = _cut_notes(geometry, block, level)
+        return (), (Note("roi_outside_volume", text, level),), None
+    if failed is None:
+        planned = _plan(geometry, block, settings)
+        if not planned.in_parts:
+            return _in_slices(reader, label, level, block, planned, (), settings)
+        try:
+            return in_body(label)
+        except BodyNotFoundError as error:
+            failed = error
+    return _without_body(reader, label, level, block, failed, settings)
+
+
+def _without_body(
+    reader: SliceReader, label: Label, level: str, block: LabelBlock, failed: BodyNotFoundError, settings: MaskSettings
+) -> Planes:
+    """The label of a whole vertebra in which no body is found: what of it may be measured, or why nothing is."""
+    geometry = reader.volume.geometry
+    if failed.code == "mask_misplaced":
+        return (), (Note(failed.code, f"{failed}: is the mask of this scan?", level),), None
+    if not _may_be_reduced(failed.code, level, bool(_cut_notes(geometry, block, level))):
+        ask = "" if failed.code in ("body_cut", "body_in_gap") else ": is the mask of this scan?"
+        text = f"no vertebral body is found in {label.name} ({failed}){ask}"
+        return (), (Note("mask_without_body", text, level),), None
+    planned, note = _reduced(geometry, label, level, block, str(failed), settings)
+    return _in_slices(reader, label, level, block, planned, (note,), settings)
+
+
+def _may_be_reduced(code: str, level: str, cut: bool) -> bool:
+    """Whether a label is measured by itself though no body is fitted: where fits are unclear, slices are too thick, and
+    in neck and sacrum. Other reasons say that no whole body is where the label is.
+
+    cut: whether an end of the image or a gap may cut the label.
+    """
+    return code in SOFT_CODES or code == "body_not_found" or (level[0] in "CS" and not cut)
+
+
+def _reduced(
+    geometry: Geometry, label: Label, level: str, block: LabelBlock, reason: str, settings: MaskSettings
+) -> tuple[_Plan, Note]:
+    """The body of a whole vertebra in which none could be fitted, by its thickness."""
+    body = _body_of(geometry, block, settings)
+    reduced = _plan(geometry, body if body is not None else block, settings)
+    points = geometry.lps_at(np.argwhere(reduced.block.voxels) + reduced.block.corner)
+    if reduced.in_parts or _is_whole(points, settings):
+        text = f"{label.name} seems to hold more than the vertebral body, which raises the HU: give a label of the body"
+        return reduced, Note("mask_not_only_body", text, level)
+    text = (
+        f"{label.name} holds more than the vertebral body, and none was fitted in it ({reason}): pedicles and arch "
+        f"were cut off, as what no ball of {settings.body_radius_mm:g} mm radius fits into"
+    )
+    return reduced, Note("mask_reduced_to_body", text, level)
+
+
+def _in_slices(
+    reader: SliceReader,
+    label: Label,
+    level: str,
+    block: LabelBlock,
+    planned: _Plan,
+    notes: tuple[Note, ...],
+    settings: MaskSettings,
+) -> Planes:
+    """The voxels of a label below its surface, on three original slices. block: all of the label."""
+    notes = (*_cut_notes(reader.volume.geometry, block, level), *notes)
     missed = misplaced(reader, block.corner, block.voxels, settings.place)
     if missed is not None:
-        text = f"the rim of label {roi.label} of {roi.labels.name} {missed}: is the mask of this scan?"
-        notes = (*notes, Note("mask_misplaced", text, level))
-    planned = _plan(geometry, block, settings)
-    if planned.more_than_body:
-        name = f"label {roi.label} of {roi.labels.name}"
-        body = _body_of(geometry, block, settings)
-        reduced = _plan(geometry, body, settings) if body is not None else planned
-        if reduced.more_than_body:
-            text = f"{name} seems to hold more than the vertebral body, which raises the HU: give a label of the body"
-            notes = (*notes, Note("mask_not_only_body", text, level))
-        else:
-            planned = reduced
-            text = (
-                f"{name} holds more than the vertebral body: pedicles and arch were cut off, as what no ball of "
-                f"{settings.body_radius_mm:g} mm radius fits into"
-            )
-            notes = (*notes, Note("mask_reduced_to_body", text, level))
+        notes = (*notes, Note("mask_misplaced", f"the rim of {label.name} {missed}: is the mask of this scan?", level))
     if not planned.inner.any():
-        text = f"nothing is left of label {roi.label} after {settings.erosion_mm:g} mm are taken off its surface"
-        return (), (Note("mask_too_small", text, level),)
+        text = f"nothing is left of {label.name} after {settings.erosion_mm:g} mm are taken off its surface"
+        return (), (Note("mask_too_small", text, level),), None
     planes = [_plane(reader, planned.block, planned.inner, k) for k in planned.slices]
     planes.sort(key=lambda plane: -plane.center_lps_mm[2])
     names = {1: POSITIONS[1:2], 2: POSITIONS[::2], 3: POSITIONS}[len(planes)]
-    return tuple(_named(plane, name, level) for plane, name in zip(planes, names, strict=True)), notes
+    return tuple(_named(plane, name, level) for plane, name in zip(planes, names, strict=True)), notes, None
 
 
-# -- the label on the voxels of the CT ----------------------------------------------------------------------------
-
-
-def _cut_out(labels: LabelVolume, label: int) -> LabelBlock | None:
-    """The label on its own grid; None when it does not occur."""
-    if label not in labels.spans:
-        return None
-    first, last = labels.spans[label]
-    planes = {k: labels.source.read(k) == label for k in range(first, last + 1)}
-    voxels = np.zeros((last - first + 1, *labels.geometry.shape[1:]), dtype=bool)
-    for k, plane in planes.items():
-        voxels[k - first] = plane
-    return _trimmed(np.array([first, 0, 0]), voxels)
-
-
-def _trimmed(corner: IntArray, voxels: BoolArray) -> LabelBlock:
-    """The smallest block that holds all voxels of the label, of which there is at least one."""
-    at = np.argwhere(voxels)
-    low, high = at.min(axis=0), at.max(axis=0) + 1
-    return LabelBlock(corner + low, voxels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].copy())
-
-
-def _same_grid(first: Geometry, second: Geometry) -> bool:
-    if first.shape != second.shape:
-        return False
-    far = [(k, r, c) for k in (0, first.shape[0] - 1) for r in (0, first.shape[1]) for c in (0, first.shape[2])]
-    apart = first.lps_at(far) - second.lps_at(far)
-    even = np.abs(first.origins_lps_mm - second.origins_lps_mm).max() < _SAME_MM
-    return bool(even and np.abs(apart).max() < _SAME_MM)
-
-
-def _on_grid(geometry: Geometry, own: Geometry, stored: LabelBlock) -> LabelBlock | None:
-    """The label on the voxels of the CT: each takes the nearest voxel of the label's grid. None when none is hit."""
-    shape = np.array(stored.voxels.shape)
-    corners = stored.corner - 0.5 + shape * np.array(list(np.ndindex(2, 2, 2)))
-    reach = geometry.index_at(own.lps_at(corners))
-    low = np.clip(np.floor(reach.min(axis=0)) - 1, 0, geometry.shape).astype(np.intp)
-    high = np.clip(np.ceil(reach.max(axis=0)) + 2, 0, geometry.shape).astype(np.intp)
-    if (high <= low).any():
-        return None
-    voxels = np.zeros(high - low, dtype=bool)
-    rows, columns = np.meshgrid(np.arange(low[1], high[1]), np.arange(low[2], high[2]), indexing="ij")
-    for k in range(low[0], high[0]):
-        points = geometry.lps_at(np.stack([np.full(rows.shape, k), rows, columns], axis=-1))
-        at = np.floor(own.index_at(points) + 0.5).astype(np.intp) - stored.corner
-        hit = np.all((at >= 0) & (at < shape), axis=-1)
-        voxels[k - low[0]][hit] = stored.voxels[tuple(at[hit].T)]
-    return _trimmed(low, voxels) if voxels.any() else None
+# -- depth in the label -----------------------------------------------------------------------------------------------
 
 
 def _eroded(geometry: Geometry, block: LabelBlock, depth_mm: float) -> BoolArray:
@@ -210,13 +213,14 @@ class _Plan:
     block: LabelBlock
     inner: BoolArray
     slices: list[int]
-    more_than_body: bool
+    in_parts: bool
+    """What is left below the surface falls into several: more than a body."""
 
 
 def _plan(geometry: Geometry, block: LabelBlock, settings: MaskSettings) -> _Plan:
     inner = _eroded(geometry, block, settings.erosion_mm)
     chosen = _chosen_slices(geometry, block, settings)
-    return _Plan(block, inner, chosen, _more_than_body(geometry, block, inner, chosen, settings))
+    return _Plan(block, inner, chosen, _in_parts(block, inner, chosen, settings))
 
 
 def _body_of(geometry: Geometry, block: LabelBlock, settings: MaskSettings) -> LabelBlock | None:
@@ -241,7 +245,7 @@ def _body_of(geometry: Geometry, block: LabelBlock, settings: MaskSettings) -> L
     away, _ = tree.query(geometry.lps_at(at + block.corner), distance_upper_bound=reach)
     voxels = np.zeros_like(block.voxels)
     voxels[tuple(at[np.isfinite(away)].T)] = True
-    return _trimmed(block.corner, voxels)
+    return trimmed(block.corner, voxels)
 
 
 # -- planes and doubts --------------------------------------------------------------------------------------------
@@ -303,15 +307,10 @@ def _cut_notes(geometry: Geometry, block: LabelBlock, level: str) -> tuple[Note,
     return tuple(notes)
 
 
-def _more_than_body(
-    geometry: Geometry, block: LabelBlock, inner: BoolArray, chosen: list[int], settings: MaskSettings
-) -> bool:
-    """True when a label is deeper than a body can be, or when what is left of it is in parts."""
+def _in_parts(block: LabelBlock, inner: BoolArray, chosen: list[int], settings: MaskSettings) -> bool:
+    """True when what is left of a label, or of one of its slices, is in parts."""
     from scipy import ndimage
 
-    points: FloatArray = geometry.lps_at(np.argwhere(block.voxels) + block.corner)
-    if float(np.ptp(points[:, 1])) > settings.max_depth_mm:
-        return True
     touching = np.ones((3, 3, 3))
     for voxels in (inner, *(inner[[k - int(block.corner[0])]] for k in chosen)):
         parts, _ = ndimage.label(voxels, structure=touching)
@@ -319,3 +318,26 @@ def _more_than_body(
         if len(sizes) > 1 and sizes[-2] > settings.second_part * sizes.sum():
             return True
     return False
+
+
+def _is_whole(points: FloatArray, settings: MaskSettings) -> bool:
+    """Whether points (n, 3) LPS of a label reach farther back than a body does."""
+    return bool(float(np.ptp(points[:, 1])) > settings.max_depth_mm or _has_pedicles(points))
+
+
+def _has_pedicles(points: FloatArray) -> bool:
+    """Whether points (n, 3) LPS of a label reach farther back on both sides than between, at some height.
+
+    A rotated body reaches back on one side only.
+    """
+    aside = np.abs(points[:, 0] - np.median(points[:, 0]))
+    layer = np.floor((points[:, 2] - points[:, 2].min()) / _LAYER_MM).astype(np.intp)
+    left = points[:, 0] > np.median(points[:, 0])
+    backs = []
+    for part in (aside < _MIDDLE_MM, (aside > _ASIDE_MM) & left, (aside > _ASIDE_MM) & ~left):
+        back = np.full(int(layer.max()) + 1, -np.inf)
+        np.maximum.at(back, layer[part], points[part, 1])
+        backs.append(back)
+    seen = np.isfinite(backs).all(axis=0)
+    middle, first, second = (back[seen] for back in backs)
+    return int((np.minimum(first, second) - middle > _PEDICLE_MM).sum()) * _LAYER_MM >= _PEDICLE_MM
