@@ -163,7 +163,7 @@ def _largest(site: _Site, position: str, height_mm: float) -> Ellipse:
         raise PlacementError(f"the {position} plane cannot be measured: {refused}") from refused
     bad = _near_edges(site, (samples.points_lps_mm - body.center_lps_mm) @ body.axes.T, height_mm) | ~samples.valid
     flat = (samples.points_lps_mm - center) @ np.stack([u, v], axis=1)
-    bad |= _near_bright(flat, samples.hu, bad, site.settings)
+    bad |= _near_bright(flat, samples.hu, bad, np.sqrt(samples.sample_area_mm2), site.settings)
     place, axes = _fit(flat[bad], (body.width_mm, body.depth_mm), site.settings)
     area = np.pi * axes[0] * axes[1]
     if area < site.settings.least_area_mm2:
@@ -208,8 +208,10 @@ def _inside(outline: FloatArray, places: FloatArray) -> BoolArray:
     return np.asarray(np.hypot(x[:, 0], x[:, 1]) < edge)
 
 
-def _near_bright(flat: FloatArray, hu: FloatArray, bad: BoolArray, settings: PlacementSettings) -> BoolArray:
-    """Places within reach of anything as bright as cortex. flat: (n, 2) mm in the plane."""
+def _near_bright(
+    flat: FloatArray, hu: FloatArray, bad: BoolArray, pixel_mm: float, settings: PlacementSettings
+) -> BoolArray:
+    """Places within reach, at least a pixel, of anything as bright as cortex. flat: (n, 2) mm in the plane."""
     from scipy.spatial import cKDTree
 
     near = np.zeros(len(hu), dtype=bool)
@@ -220,7 +222,7 @@ def _near_bright(flat: FloatArray, hu: FloatArray, bad: BoolArray, settings: Pla
     spread = 1.4826 * float(np.median(np.abs(inner - median)))
     bright = ~bad & (hu > median + max(settings.bright_hu, 4 * spread))
     if bright.any():
-        away, _ = cKDTree(flat[bright]).query(flat, distance_upper_bound=settings.bright_mm)
+        away, _ = cKDTree(flat[bright]).query(flat, distance_upper_bound=max(settings.bright_mm, pixel_mm))
         near = np.isfinite(away)
     return near
 
