@@ -83,6 +83,8 @@ def test_what_is_refused(tmp_path: Path, entries: list[Any], says: str) -> None:
 def test_other_files_are_no_centroid_files(tmp_path: Path) -> None:
     assert not is_centroid_file(tmp_path / "missing.json")
     assert not is_centroid_file(written(tmp_path, [1, 2]))
+    with pytest.raises(RoiError, match="no vertebra with a name and a point"):
+        centroids_of(RoiSet((VertebraRoi("L5"),)), lattice())
     with pytest.raises(RoiError, match="no label in VerSe"):
         centroids_of(RoiSet((VertebraRoi("S1", np.zeros(3)),)), lattice())
 

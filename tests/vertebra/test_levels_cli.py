@@ -27,9 +27,12 @@ def seed(level: str) -> str:
 def test_levels_are_written_as_a_roi_file_that_measures(tmp_path: Path) -> None:
     """Planted: the centre written in voxels."""
     from spineimg import assess, load, read_rois
+    from spineimg.io.centroids import read_centroids
 
     file, figure = tmp_path / "levels.json", tmp_path / "spine.png"
-    done = run("levels", str(STUDY / "ct"), "--seed", seed("L3"), "--json", str(file), "--figure", str(figure))
+    verse = tmp_path / "verse.json"
+    outputs = ("--json", str(file), "--figure", str(figure), "--centroids", str(verse))
+    done = run("levels", str(STUDY / "ct"), "--seed", seed("L3"), *outputs)
     assert done.returncode == 0, done.stderr
     assert "L3" in done.stdout
     assert figure.stat().st_size > 20_000
@@ -41,6 +44,10 @@ def test_levels_are_written_as_a_roi_file_that_measures(tmp_path: Path) -> None:
         assert one["confirmed"] is True
         assert 0 < one["quality"] <= 1
         assert {"axes", "width_mm", "depth_mm", "height_mm", "superior", "inferior"} <= set(one["body"])
+    centroids = read_centroids(verse, load(STUDY / "ct").geometry).vertebrae
+    assert [one.level for one in centroids] == [one["level"] for one in document["vertebrae"]]
+    for one, other in zip(centroids, document["vertebrae"], strict=True):
+        assert one.center_lps_mm == pytest.approx(other["center"], abs=0.01)
     measured = assess(load(STUDY / "ct"), read_rois(file)).vertebrae
     assert len(measured) >= 3
     assert all(len(one.hu.slices) == 3 for one in measured)

@@ -23,6 +23,7 @@ def levels(
     seed: Annotated[list[str] | None, typer.Option(metavar="L3=x,y,z", help=_SEED_HELP)] = None,
     series: SeriesOption = None,
     figure: Annotated[Path | None, file("Draw the spine with levels, planes and HU (PNG, PDF, SVG).")] = None,
+    centroids: Annotated[Path | None, file("Write the centres as VerSe's centroid JSON.")] = None,
     json: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -39,6 +40,10 @@ def levels(
     named = name_spine(volume, seeds)
     if figure is not None:
         _draw(volume, named, figure)
+    if centroids is not None:
+        from spineimg.io.centroids import write_centroids
+
+        write_centroids(centroids, named.rois(), volume.geometry)
     write_json(json, levels_to_dict(named, now().strftime("%Y-%m-%dT%H:%M:%SZ"), __version__))
     if talks(json, quiet):
         print_(_view(named))

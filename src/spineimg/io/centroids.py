@@ -64,7 +64,10 @@ def read_centroids(path: str | os.PathLike[str], geometry: Geometry) -> RoiSet:
 
 
 def centroids_of(rois: RoiSet, geometry: Geometry) -> list[dict[str, Any]]:
-    """The entries of a centroid file, in the image's own orientation: column, row, slice. Raises RoiError for S1."""
+    """The entries of a centroid file, in the image's own orientation: column, row, slice.
+
+    Raises RoiError for S1, and when no vertebra has a point.
+    """
     labels = {level: label for label, level in VERSE_LEVELS.items()}
     steps = _steps(geometry)[::-1]
     document: list[dict[str, Any]] = [{"direction": [_letter(step) for step in steps]}]
@@ -75,6 +78,8 @@ def centroids_of(rois: RoiSet, geometry: Geometry) -> list[dict[str, Any]]:
             raise RoiError(f"{roi.level} has no label in VerSe")
         slice_, row, column = (round(float(one), 3) for one in geometry.index_at(roi.center_lps_mm))
         document.append({"label": labels[roi.level], "X": column, "Y": row, "Z": slice_})
+    if len(document) == 1:
+        raise RoiError("there is no vertebra with a name and a point to write as a centroid")
     return document
 
 

@@ -223,9 +223,11 @@ def _disorder(known: Mapping[str, int], patches: Mapping[int, _Patch]) -> str:
         (upper, lower): patches[known[lower]].center_lps_mm - patches[known[upper]].center_lps_mm
         for upper, lower in pairwise(known)
     }
-    for (upper, lower), way in ways.items():
-        if way[2] >= 0:
-            return f"{upper} (label {known[upper]}) does not lie above {lower} (label {known[lower]})"
+    wrong = [pair for pair, way in ways.items() if way[2] >= 0]
+    if wrong:
+        upper, lower = wrong[0]
+        reverse = "; all lie in reverse, as in a map that is stored upside down" if 1 < len(wrong) == len(ways) else ""
+        return f"{upper} (label {known[upper]}) does not lie above {lower} (label {known[lower]}){reverse}"
     for (upper, lower), way in ways.items():
         apart = float(np.linalg.norm(way))
         if not NEIGHBOURS_MM[0] <= apart <= NEIGHBOURS_MM[1] * (order(lower) - order(upper)):
