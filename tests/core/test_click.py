@@ -133,7 +133,7 @@ def test_with_or_without_neighbours_a_fit_in_thick_slices_must_be_as_clear(
     """Planted: `alone` judged by the lines of thin slices, so that a first look showed what the measurement refused."""
     seen: list[float] = []
 
-    def refused(volume: CTVolume, at: np.ndarray, settings: BodySettings) -> Body:
+    def refused(volume: CTVolume, at: np.ndarray, settings: BodySettings, *, witness: object) -> Body:
         seen.append(settings.trust.tilt_sd_deg)
         raise BodyNotFoundError("no_canal", "not asked here")
 

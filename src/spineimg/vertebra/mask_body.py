@@ -7,8 +7,9 @@ contradicts one that took a disc or the next vertebra for bone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from spineimg.notes import Note
 from spineimg.rois import MaskRoi
 from spineimg.settings import setting
 from spineimg.vertebra.body import Body, BodyNotFoundError, EndplatePlane
+from spineimg.vertebra.candidates import SOFT_CODES
 from spineimg.vertebra.click import ClickSettings, body_of_click, too_thick
 from spineimg.vertebra.label_voxels import BoolArray, LabelBlock
 from spineimg.vertebra.planes import RoiPlane
@@ -111,21 +113,36 @@ def body_of_label(
     if thick is not None:
         raise BodyNotFoundError("body_not_found", thick)
     volume, seeds = keeping(volume), _seeds(label, settings)
+    refusals: list[BodyNotFoundError] = []
+    unclear: list[FloatArray] = []
+
+    def tried(seed: FloatArray, **how: Any) -> Body | None:
+        try:
+            body = body_of_click(volume, seed, click, **how)
+        except BodyNotFoundError as error:
+            refusals.append(error)
+            if error.code in SOFT_CODES:
+                unclear.append(seed)
+            return None
+        words = apart(body, label, settings)
+        if words is not None:
+            refusals.insert(0, BodyNotFoundError("mask_misplaced", words))
+        return body if words is None else None
+
+    def ways() -> Iterator[tuple[FloatArray, dict[str, Any]]]:
+        """The label speaks for an unclear fit only where no other place gives a clear one; neighbours come last."""
+        yield from ((seed, {"alone": True}) for seed in seeds)
+        again = tuple(unclear)
+        yield from ((seed, {"alone": True, "witness": agrees}) for seed in again)
+        yield from ((seed, {"solve": solve}) for seed in again[:1])
 
     def agrees(body: Body) -> bool:
         return apart(body, label, settings) is None
 
-    refusals: list[BodyNotFoundError] = []
-    for seed, alone in (*((seed, True) for seed in seeds), (seeds[0], False)):
-        try:
-            body = body_of_click(volume, seed, click, alone=alone, solve=solve, witness=agrees)
-        except BodyNotFoundError as error:
-            refusals.append(error)
-            continue
-        words = apart(body, label, settings)
-        if words is None:
+    for seed, how in ways():
+        body = tried(seed, **how)
+        if body is not None:
             return body
-        refusals.insert(0, BodyNotFoundError("mask_misplaced", words))
     raise refusals[0]
 
 
