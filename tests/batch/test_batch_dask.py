@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from spineimg.batch import pools
+from spineimg.batch.cases import Case
+from spineimg.batch.worker import Job
 from spineimg.errors import SpineImgError
 from tests.batch import studies as s
 
@@ -89,6 +92,33 @@ def test_a_dask_worker_that_is_killed_loses_no_case(cluster: Any, root: Path, lo
         words, _ = main.communicate(timeout=60)
     assert main.returncode == 0, words
     assert_same(out, local)
+
+
+def test_a_case_may_have_its_share_of_the_workers_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "run_in_child", lambda job, timeout_s: (job.memory_bytes, timeout_s))
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, memory_limit="2GB", dashboard_address=":0"
+        ) as own,
+        distributed.Client(own, set_as_default=False) as client,
+    ):
+        job = Job(Case("c", 2, "p", None, None, None, ()), ("p",))
+        assert client.submit(pools._run_on_dask, job, 7.0).result(timeout=30) == (900_000_000, 7.0)
+
+
+def test_a_run_without_a_worker_can_be_stopped(root: Path, tmp_path: Path) -> None:
+    """Planted: waiting for what nobody has begun; the run then ended with the second signal only."""
+    out = tmp_path / "out"
+    with distributed.LocalCluster(
+        n_workers=0, processes=True, dashboard_address=":0", silence_logs=logging.CRITICAL
+    ) as own:
+        main = s.start(root, root / "cases.csv", out, scheduler=own.scheduler_address)
+        assert main.stdout is not None
+        assert any("no worker of the cluster is there" in line for line in main.stdout)
+        main.send_signal(signal.SIGTERM)
+        words, _ = main.communicate(timeout=60)
+    assert main.returncode == 130, words
+    assert s.ledger(out) == {}
 
 
 def test_a_cluster_that_is_not_there_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

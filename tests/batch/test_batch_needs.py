@@ -111,7 +111,8 @@ def test_workers_that_slurm_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     commands = tmp_path / "bin"
     commands.mkdir()
     pids = tmp_path / "pids"
-    _command(commands / "sbatch", f'sh "$1" >/dev/null 2>&1 & echo $! >> {pids}; echo "Submitted batch job $!"')
+    begin = f'sh "$1" >/dev/null 2>&1 & echo $! >> {pids}; echo "Submitted batch job $!"'
+    _command(commands / "sbatch", f'[ "$1" = --test-only ] && exit 0\n{begin}')
     _command(commands / "scancel", 'kill "$@" 2>/dev/null; exit 0')
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     s.tree(tmp_path / "root", 2)
@@ -123,6 +124,23 @@ def test_workers_that_slurm_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         summary = run_batch(tmp_path / "root", table, tmp_path / "out", settings, quiet=True)
     assert summary.n_done == 4
     assert len(pids.read_text().split()) == 2
+
+
+def test_a_job_that_slurm_does_not_take_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the job not asked about before; Dask then submitted it again and again, and the run never ended."""
+    dask = pytest.importorskip("dask", reason="needs Dask: pip install 'spineimg[slurm]'")
+    pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install 'spineimg[slurm]'")
+    _command(tmp_path / "sbatch", 'echo "sbatch: error: invalid partition specified: nosuch" >&2; exit 1')
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    s.tree(tmp_path / "root", 1)
+    own: dict[str, Any] = {"cores": 1, "memory": "1GB", "interface": "lo", "log-directory": None}
+    with (
+        dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm", {}), **own}}),
+        pytest.raises(
+            SpineImgError, match=r"does not take the workers' jobs: sbatch: error: invalid partition .*nosuch"
+        ),
+    ):
+        s.run(tmp_path / "root", s.whole_table(tmp_path / "root", 1), tmp_path / "out", scheduler="slurm")
 
 
 def _command(path: Path, script: str) -> None:
@@ -147,6 +165,20 @@ def test_vertebrae_are_found_and_implants_screened(tmp_path: Path) -> None:
     assert (vertebra["level"], vertebra["role"], vertebra["confirmed"]) == ("L4", "LIV", False)
     assert np.linalg.norm(np.subtract(vertebra["slices"][1]["center"], true["center"])) < 12  # the next is 30 mm away
     assert result["screws"] == []
+    assert result["grade"]["text"] != "implants were not screened"
+
+
+def test_screws_are_looked_for_where_no_vertebra_is_found(tmp_path: Path) -> None:
+    """Planted: the case refused for the names that it lacks."""
+    s.tree(tmp_path / "root", 1)
+    table = s.table(tmp_path / "cases.csv", [{"case": "one", "path": "s00"}], ("case", "path"))
+    s.run(tmp_path / "root", table, tmp_path / "levels", search=True)
+    assert s.ledger(tmp_path / "levels")["one"]["status"] == "refused"
+    s.run(tmp_path / "root", table, tmp_path / "both", search=True, implants=True)
+    row = s.ledger(tmp_path / "both")["one"]
+    assert (row["status"], row["reason"][:22]) == ("done", "no vertebra measured: ")
+    (result,) = s.results(tmp_path / "both").values()
+    assert "levels_not_found" in [note["code"] for note in result["notes"]]
     assert result["grade"]["text"] != "implants were not screened"
 
 

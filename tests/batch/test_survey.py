@@ -55,6 +55,14 @@ def test_every_series_is_listed_and_the_best_of_each_study_chosen(root: Path) ->
     assert rows[[row["case"] for row in rows].index("p1")]["why"] == "chosen of 4 usable: no contrast, soft kernel"
 
 
+def test_one_slice_has_no_spacing(tmp_path: Path) -> None:
+    s.write_ct(tmp_path / "one", 1)
+    for path in sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())[1:]:
+        path.unlink()
+    (row,) = survey(tmp_path)
+    assert (row["verdict"], row["n_slices"], row["spacing_mm"]) == ("refused", "1", "")
+
+
 def test_a_folder_that_holds_two_series_does_not_name_one(root: Path) -> None:
     rows = {row["series"]: row for row in survey(root) if row["study"] in (f"{STUDY}.2", f"{STUDY}.3", f"{STUDY}.4")}
     assert {uid: row["path"] for uid, row in rows.items()} == {uid: uid for uid in rows}

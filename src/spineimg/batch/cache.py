@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from spineimg import __version__
-from spineimg.io.headers import FileHeader, Unparsed, read_header
+from spineimg.io.headers import FileHeader, Header, Unparsed, read_header
 
 _IDENTITY = frozenset({"PatientName", "PatientID", "PatientBirthDate"})
 _MADE_BY = f"{__version__} {sys.version_info[0]}.{sys.version_info[1]} {marshal.version}"
@@ -36,28 +36,28 @@ class _Packer:
     """Packs headers; the first one of a series becomes what the others are compared with."""
 
     def __init__(self) -> None:
-        self._shared: dict[Any, tuple[dict[str, Any], bytes]] = {}
+        self._shared: dict[Any, tuple[Header, bytes]] = {}
 
     def packed(self, header: FileHeader) -> tuple[bytes, bytes]:
         """(what is the file's own, what it shares), both without the patient's identity and with a checksum."""
-        values = dict(header.values)
-        for name in _IDENTITY:
-            values.pop(name, None)
-        for name in [name for name, value in values.items() if type(value) is Unparsed]:
-            values[name] = {"unparsed": values[name].text}
-        series = header.values.get("SeriesInstanceUID")
+        values, series = header.values, header.values.get("SeriesInstanceUID")
         if series not in self._shared:
-            self._shared[series] = values, _sealed(values)
+            self._shared[series] = values, _sealed(_storable(values))
         shared, content = self._shared[series]
         # Identity, since equal numbers may differ (0 and -0), and a value that repeats is decoded once.
-        own = {
-            name: value
-            for name, value in values.items()
-            if (usual := shared.get(name)) is not value and not (type(value) is str and value == usual)
-        }
-        lacking = [name for name in shared if name not in values]
+        own = _storable({name: value for name, value in values.items() if shared.get(name) is not value})
+        lacking = sorted(shared.keys() - values.keys() - _IDENTITY)
         place = (header.transfer_syntax, header.has_pixels, header.pixel_offset, header.pixel_length)
         return _sealed((header.size, own, lacking, *place)), content
+
+
+def _storable(values: Header) -> dict[str, Any]:
+    """Values as `marshal` takes them, without the patient's identity."""
+    return {
+        name: {"unparsed": value.text} if type(value) is Unparsed else value
+        for name, value in values.items()
+        if name not in _IDENTITY
+    }
 
 
 @dataclass(eq=False, slots=True)

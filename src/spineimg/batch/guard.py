@@ -208,7 +208,7 @@ _of_this_process = Workers()
 
 
 def run_in_child(job: Job, timeout_s: float | None) -> Answer:
-    """`Workers.run` on children that belong to this process; what a Dask worker is asked to do."""
+    """`Workers.run` on children that belong to this process."""
     return _of_this_process.run(job, timeout_s)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import socket
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from spineimg import __version__
 from spineimg.batch.ledger import Ledger
+from spineimg.batch.page import Shown
 from spineimg.batch.worker import Answer
 from spineimg.errors import SpineImgError
 from spineimg.export.files import replacing
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 SCHEMA = "spineimg.batch/1"
 _LIBRARIES = ("numpy", "scipy", "pydicom", "SimpleITK", "nibabel", "pyarrow")
 _ROWS_A_GROUP = 2048
-_SHOWN = ("level", "role", "mean_hu", "flag.call", "notes")
+_SHOWN = ("level", "role", "confirmed", "mean_hu", "flag.call", "notes")
 _TEXTS = frozenset(
     {"case", "level", "role", "notes", "case_notes", "made_by.spineimg", "flag.call", "flag.source", "flag.text"}
     | {"series.series_instance_uid", "series.description"}
@@ -91,7 +93,7 @@ class RunFolder:
             raise SpineImgError(f"{path} is not the result of {case!r}; remove the file, and the case is done again")
         return content
 
-    def write_measurements(self, cases: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    def write_measurements(self, cases: Iterable[str]) -> dict[str, Shown]:
         """`measurements.csv` and `.parquet` of these cases, in this order, and `screws.csv` where there are screws.
 
         Returns what the page shows of each case.
@@ -103,15 +105,17 @@ class RunFolder:
 
         schema = _schema()
         screws: list[dict[str, Any]] = []
-        shown: dict[str, list[dict[str, Any]]] = {}
+        shown: dict[str, Shown] = {}
 
         def all_rows(writer: parquet.ParquetWriter) -> Iterator[dict[str, Any]]:
             group: list[dict[str, Any]] = []
             for case in cases:
                 result = self.read_result(case)
                 of_case = rows(result, case)
-                screws.extend(screw_rows(result, case))
-                shown[case] = [{name: row[name] for name in _SHOWN} for row in of_case]
+                of_screws = screw_rows(result, case)
+                screws.extend(of_screws)
+                vertebrae = [{name: row[name] for name in _SHOWN} for row in of_case]
+                shown[case] = Shown(vertebrae, Counter(row["loosening"] for row in of_screws))
                 group += of_case
                 yield from of_case
                 if len(group) >= _ROWS_A_GROUP:

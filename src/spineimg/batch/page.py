@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,23 @@ boxes.forEach(box => box.addEventListener("change", show)); show();
 </script></body></html>
 """
 
-Vertebrae = Sequence[Mapping[str, Any]]
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Shown:
+    """What the page shows of a case: rows of the table of vertebrae, and how many screws have which verdict."""
+
+    vertebrae: Sequence[Mapping[str, Any]] = ()
+    screws: Mapping[str, int] = field(default_factory=dict)
 
 
-def write_index(
-    path: Path, rows: Iterable[LedgerRow], found: Mapping[str, Vertebrae], figures: Mapping[str, str]
-) -> None:
+def write_index(path: Path, rows: Iterable[LedgerRow], found: Mapping[str, Shown], figures: Mapping[str, str]) -> None:
     """Writes the page, whole or not at all.
 
-    rows: the ledger's, in the order to show; found: case -> rows of the table of vertebrae; figures: case -> path of
-    its picture, relative to the page. Raises SpineImgError when the page cannot be written.
+    rows: the ledger's, in the order to show; found: by case; figures: case -> path of its picture, relative to the
+    page. Raises SpineImgError when the page cannot be written.
     """
-    levels = [level for level in LEVELS if any(one["level"] == level for many in found.values() for one in many)]
+    present = {one["level"] for case in found.values() for one in case.vertebrae}
+    levels = [level for level in LEVELS if level in present]
     filters = (
         _choice("status", {one.value: one.value for one in CaseStatus}),
         _choice("level", {level: level for level in levels}),
@@ -62,7 +68,7 @@ def write_index(
     lines = [_HEAD, f'<p>{"".join(filters)}<span id="count"></span></p>\n']
     lines.append("<table><thead><tr><th>case</th><th>status</th><th>vertebrae, HU</th><th>picture</th></tr></thead>")
     lines.append("<tbody>\n")
-    lines += [_row(row, found.get(row.case, ()), figures.get(row.case)) for row in rows]
+    lines += [_row(row, found.get(row.case, Shown()), figures.get(row.case)) for row in rows]
     lines += ["</tbody></table>\n", _SCRIPT]
     with replacing(path) as handle:
         handle.write("".join(lines).encode("utf-8", "replace"))
@@ -73,7 +79,8 @@ def _choice(name: str, values: Mapping[str, str]) -> str:
     return f'<label>{name} <select name="{name}"><option value="">all</option>{options}</select></label>'
 
 
-def _row(row: LedgerRow, vertebrae: Vertebrae, figure: str | None) -> str:
+def _row(row: LedgerRow, shown: Shown, figure: str | None) -> str:
+    vertebrae = shown.vertebrae
     levels = " ".join(one["level"] for one in vertebrae)
     flags = " ".join(one["flag.call"] for one in vertebrae if one["flag.call"])
     picture = f'<a href="{quote(figure)}"><img loading="lazy" src="{quote(figure)}" alt=""></a>' if figure else ""
@@ -81,13 +88,22 @@ def _row(row: LedgerRow, vertebrae: Vertebrae, figure: str | None) -> str:
     return (
         f'<tr data-status="{row.status}" data-level="{levels}" data-flag="{flags}"><td>{escape(row.case)}</td>'
         f'<td><span class="{row.status}">{row.status}</span>{reason}</td>'
-        f'<td class="hu">{"<br>".join(map(_vertebra, vertebrae))}</td><td>{picture}</td></tr>\n'
+        f'<td class="hu">{"<br>".join((*map(_vertebra, vertebrae), *_screws(shown.screws)))}</td>'
+        f"<td>{picture}</td></tr>\n"
     )
+
+
+def _screws(verdicts: Mapping[str, int]) -> Sequence[str]:
+    if not verdicts:
+        return ()
+    counts = ", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in sorted(verdicts.items()))
+    return (f"<b>{sum(verdicts.values())} screws</b>, loosening: {counts}",)
 
 
 def _vertebra(one: Mapping[str, Any]) -> str:
     mean = "not measured" if one["mean_hu"] is None else f"{one['mean_hu']:.1f}"
     role = f" {one['role']}" if one["role"] else ""
+    role += " (name unconfirmed)" if one["confirmed"] is False else ""
     call = one["flag.call"]
     flag = f' <span class="{call}">{_SHAPES[call]} {_WORDS[call]}</span>' if call else ""
     notes = f' <span class="note">{escape(one["notes"].replace(";", ", "))}</span>' if one["notes"] else ""

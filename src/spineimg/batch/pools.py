@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import tempfile
 import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +25,11 @@ _PER_SLOT = 2
 CONNECT_SECONDS = 20
 """How long a scheduler that does not answer is waited for, at the start and later."""
 _COUNT_SECONDS = 5.0
+"""How often the workers of a cluster are counted."""
+_CLUSTER_LOGS = ("distributed", "distributed.client", "tornado.application", "asyncio")
+"""Who else would tell of what is lost; it is told once, by this run."""
+_OF_LIMIT = 0.9
+"""Part of a Dask worker's memory that its cases may have; the worker itself needs some 100 MB."""
 SLURM = "slurm"
 """Instead of an address: start workers as Slurm jobs."""
 
@@ -31,6 +39,10 @@ class Pool(Protocol):
 
     def room(self) -> int:
         """How many jobs may be handed out at one time."""
+        ...
+
+    def idle_because(self) -> str:
+        """Why nothing can be under way just now; empty when something can."""
         ...
 
     def submit(self, job: Job) -> Future[Answer]: ...
@@ -67,6 +79,9 @@ class LocalPool:
     def room(self) -> int:
         return _PER_SLOT * self.workers
 
+    def idle_because(self) -> str:
+        return ""
+
     def submit(self, job: Job) -> Future[Answer]:
         limited = job if job.memory_bytes else replace(job, memory_bytes=self._memory_bytes)
         return self._threads.submit(self._children.run, limited, self._timeout_s)
@@ -95,33 +110,43 @@ class DaskPool:
             from distributed import Client
         except ImportError:
             raise SpineImgError("--scheduler needs Dask: pip install 'spineimg[dask]'") from None
-        self._own = _slurm_cluster(workers or 1) if address == SLURM else None
+        self._jobs = workers or 1
+        self._own = _slurm_cluster(self._jobs) if address == SLURM else None
         try:
             self._client = Client(self._own or address, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise SpineImgError(f"no Dask scheduler at {address}: {error or 'no answer'}") from error
-        # What is lost is told once, by this run.
-        for name in ("distributed", "distributed.client", "tornado.application"):
+        for name in _CLUSTER_LOGS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address, self._timeout_s = address, timeout_s
         self._executor = self._client.get_executor(pure=False)
         self._slots, self._counted = 0, -_COUNT_SECONDS
 
     def room(self) -> int:
+        self._count()
+        return _PER_SLOT * max(1, self._slots)
+
+    def _count(self) -> None:
+        """Looks after the workers from time to time. Raises SpineImgError when the cluster is lost."""
         now = time.monotonic()
         if now - self._counted > _COUNT_SECONDS:
             try:
                 self._slots, self._counted = sum(self._client.nthreads().values()), now
             except (OSError, TimeoutError, CancelledError) as error:
                 raise self._lost(error) from error
-        return _PER_SLOT * max(1, self._slots)
+            if self._own is not None:
+                self._own.scale(jobs=self._jobs)  # in place of those that have come to the end of their time
+
+    def idle_because(self) -> str:
+        self._count()
+        return "" if self._slots else "no worker of the cluster is there: waiting for one"
 
     def submit(self, job: Job) -> Future[Answer]:
-        future: Future[Answer] = self._executor.submit(run_in_child, job, self._timeout_s)
+        future: Future[Answer] = self._executor.submit(_run_on_dask, job, self._timeout_s)
         return future
 
     def withdraw(self, future: Future[Answer]) -> bool:
-        return False
+        return not self._slots and not future.done()  # without a worker nobody has begun
 
     def answer(self, future: Future[Answer]) -> Answer:
         from distributed import KilledWorker
@@ -150,7 +175,8 @@ class DaskPool:
         except (OSError, TimeoutError, CancelledError):
             self._client.close(timeout=1)  # the cluster is gone, and its children with it
         if self._own is not None:
-            self._own.close()
+            with suppress(AssertionError, OSError, TimeoutError, RuntimeError):  # a job that never was submitted
+                self._own.close()
 
 
 def _slurm_cluster(jobs: int) -> Any:
@@ -159,13 +185,42 @@ def _slurm_cluster(jobs: int) -> Any:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         raise SpineImgError("--scheduler slurm needs dask-jobqueue: pip install 'spineimg[slurm]'") from None
+    for name in _CLUSTER_LOGS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    say_how = "describe its jobs in Dask's configuration, jobqueue.slurm (docs/batch.md)"
     try:
         cluster = SLURMCluster()
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        text = f"no Slurm cluster: {error}; describe its jobs in Dask's configuration, jobqueue.slurm (docs/batch.md)"
-        raise SpineImgError(text) from error
+        raise SpineImgError(f"no Slurm cluster: {error}; {say_how}") from error
+    refusal = _refusal(cluster.job_script())
+    if refusal:
+        cluster.close()
+        raise SpineImgError(f"Slurm does not take the workers' jobs: {refusal}; {say_how}")
     cluster.scale(jobs=jobs)
     return cluster
+
+
+def _refusal(script: str) -> str:
+    """Why Slurm would not take this job; empty when it would. Asked before, for Dask tries again for ever."""
+    with tempfile.NamedTemporaryFile("w", prefix="spineimg-", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        try:
+            done = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False)
+        except OSError as error:
+            return f"sbatch cannot be run here ({error.strerror})"
+    return " ".join(done.stderr.split()) if done.returncode else ""
+
+
+def _run_on_dask(job: Job, timeout_s: float | None) -> Answer:
+    """What a Dask worker is asked to do. Its case may have a thread's share of the memory that Dask was told."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    limit = worker.memory_manager.memory_limit
+    if limit:
+        job = replace(job, memory_bytes=int(_OF_LIMIT * limit / worker.state.nthreads))
+    return run_in_child(job, timeout_s)
 
 
 def cores() -> int:

@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self, total: int, before: Counter[CaseStatus], *, quiet: bool) -> None:
         self.counts = Counter(before)
-        self._total, self._new = total, 0
+        self._total, self._new, self._told = total, 0, 0
         self._quiet = quiet
         self._start = self._spoke = time.monotonic()
         self._bar: Bar | None = None
@@ -40,7 +40,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._new:
+        elif self._new > self._told:
             self._line()
 
     def add(self, row: LedgerRow) -> None:
@@ -67,7 +67,7 @@ class Progress:
         sys.stdout.flush()
 
     def _line(self) -> None:
-        self._spoke = time.monotonic()
+        self._spoke, self._told = time.monotonic(), self._new
         self.say(f"{sum(self.counts.values())} of {self._total} cases: {self._words()}")
 
     def _words(self) -> str:

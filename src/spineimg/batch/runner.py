@@ -342,10 +342,12 @@ def _drive(
     """Keeps the pool busy until no job is left, or until a stop and the end of what is under way."""
     under_way: dict[Future[Answer], Job] = {}
     waiting: list[Job] = []
+    idle_because = ""
     while True:
-        if stop.asked and not stop.told:
-            stop.told = True
-            say("stopping after the cases under way; once more to stop at once")
+        if stop.asked:
+            if not stop.told:
+                stop.told = True
+                say("stopping after the cases under way; once more to stop at once")
             waiting.clear()
             under_way = {future: job for future, job in under_way.items() if not pool.withdraw(future)}
         while not stop.asked and len(under_way) < pool.room():
@@ -358,6 +360,9 @@ def _drive(
             under_way[pool.submit(job)] = job
         if not under_way:
             return
+        if pool.idle_because() != idle_because:
+            idle_because = pool.idle_because()
+            say(idle_because or "workers are there")
         finished, _ = wait(under_way, _LOOK_SECONDS, FIRST_COMPLETED)
         for future in finished:
             job, answer = under_way.pop(future), pool.answer(future)

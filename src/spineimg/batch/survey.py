@@ -101,7 +101,7 @@ def _row(entry: SeriesEntry, case: str, path: str, *, chosen: bool, n_usable: in
     else:
         words = f"{_CONTRAST[entry.acquisition.contrast][1]}, {_SHARPNESS[entry.acquisition.sharpness][1]}"
         why = f"{'chosen' if chosen else 'not chosen'} of {n_usable} usable: {words}"
-    spacing = entry.geometry.spacing_mm[0] if entry.geometry is not None else None
+    spacing = entry.geometry.spacing_mm[0] if entry.geometry is not None and entry.n_slices > 1 else None
     about = {
         "study": entry.info.study_instance_uid or "",
         "series": entry.info.name if entry.info.series_instance_uid else "",

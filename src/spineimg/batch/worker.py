@@ -23,7 +23,8 @@ from spineimg import __version__
 from spineimg.batch.cache import Entry, KnownHeaders
 from spineimg.batch.cases import Case
 from spineimg.batch.ledger import CaseStatus
-from spineimg.errors import SpineImgError
+from spineimg.errors import RoiError, SpineImgError
+from spineimg.notes import Note
 
 if TYPE_CHECKING:
     from spineimg.geometry import FloatArray
@@ -93,14 +94,24 @@ def _measured(job: Job, known: KnownHeaders) -> Answer:
 
     rois = None if job.case.searched else _rois(job, None)
     volume = _volume(job, known)
-    rois = rois or _rois(job, volume)
+    nameless = ""
+    if rois is None:
+        try:
+            rois = _rois(job, volume)
+        except RoiError as error:
+            if not job.implants:
+                raise
+            nameless = f"no vertebra measured: {error}"  # its screws are worth having all the same
+            rois = _rois(replace(job, search=False), volume)
     result = assess_and_screen(volume, rois) if job.implants else assess(volume, rois)
+    if nameless:
+        result = replace(result, notes=(*result.notes, Note("levels_not_found", nameless)))
     described = result_to_dict(result, datetime.now(UTC))
     document = {"schema": described.pop("schema"), "case": job.case.name, **described}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     figure, reason = _figure(volume, result) if job.figure else (None, "")
     content = text.encode("utf-8", "replace")
-    return Answer(CaseStatus.DONE, reason, 0.0, len(result.vertebrae), content, figure)
+    return Answer(CaseStatus.DONE, nameless or reason, 0.0, len(result.vertebrae), content, figure)
 
 
 def _volume(job: Job, known: KnownHeaders) -> CTVolume:

@@ -13,7 +13,7 @@ from spineimg.errors import SeriesError
 from spineimg.geometry import FloatArray
 from spineimg.io.headers import FileHeader, NotDicomError, read_header
 from spineimg.io.records import SliceRecord, records_of
-from spineimg.io.series import SeriesEntry, judge, kind_of, orientation_of, same_orientation, series_info
+from spineimg.io.series import SeriesEntry, SliceGroup, judge, kind_of, orientation_of, same_orientation, series_info
 from spineimg.notes import Note
 
 MOST_ORIENTATIONS = 12
@@ -115,23 +115,37 @@ def _by_uid(records: Iterable[SliceRecord]) -> list[list[SliceRecord]]:
 
 def _parts(records: Sequence[SliceRecord], *, keep_ids: bool) -> Iterator[SeriesEntry]:
     """One entry for each size, orientation and kind of slice inside one UID; the largest part first."""
-    turned = _orientations(records)
+    numbers: dict[tuple[object, ...], int] = {}
+    kinds = [numbers.setdefault(record.kind, len(numbers)) for record in records]
+    firsts: dict[int, SliceRecord] = {}
+    for record, kind in zip(records, kinds, strict=True):
+        firsts.setdefault(kind, record)
+    samples = list(firsts.values())
+    turned = _orientations(samples)
     n_turned = len(set(turned) - {None})
+    keys = [
+        _part(sample, place, many=n_turned > MOST_ORIENTATIONS) for sample, place in zip(samples, turned, strict=True)
+    ]
     groups: dict[tuple[object, ...], list[SliceRecord]] = defaultdict(list)
-    for record, orientation in zip(records, turned, strict=True):
-        spacing = record.numbers("PixelSpacing", 2)
-        rounded = tuple(round(number, 4) for number in spacing) if spacing else None
-        known = orientation is not None if n_turned > MOST_ORIENTATIONS else orientation
-        frame_of_reference = record.values.get("FrameOfReferenceUID")  # positions in two of them have no relation
-        key = (kind_of(record), record.matrix, rounded, known, frame_of_reference, record.file.has_pixels)
-        groups[key].append(record)
-    ordered = sorted(groups.values(), key=lambda group: -len(group))
-    for number, group in enumerate(ordered, start=1):
+    for record, kind in zip(records, kinds, strict=True):
+        groups[keys[kind]].append(record)
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    for number, (key, group) in enumerate(ordered, start=1):
         extra = []
         if n_turned > 1 and len(group) < 3:
             extra = [Note("mixed_orientation", "slices of several orientations share this SeriesInstanceUID")]
         info = series_info(group[0], number if len(ordered) > 1 else None, keep_ids=keep_ids)
-        yield judge(info, group, extra=extra)
+        of_group = [sample for sample, own in zip(samples, keys, strict=True) if own == key]
+        yield judge(info, SliceGroup(group, of_group), extra=extra)
+
+
+def _part(sample: SliceRecord, orientation: int | None, *, many: bool) -> tuple[object, ...]:
+    """What the slices of one part have in common; many: there are too many orientations to tell them apart."""
+    spacing = sample.numbers("PixelSpacing", 2)
+    rounded = tuple(round(number, 4) for number in spacing) if spacing else None
+    known = orientation is not None if many else orientation
+    frame_of_reference = sample.values.get("FrameOfReferenceUID")  # positions in two of them have no relation
+    return (kind_of(sample), sample.matrix, rounded, known, frame_of_reference, sample.file.has_pixels)
 
 
 def _orientations(records: Sequence[SliceRecord]) -> list[int | None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spineimg.errors import PixelError
+from spineimg.io.headers import FileHeader
 from spineimg.io.records import SliceRecord
 from spineimg.volume import HUArray
 
@@ -37,8 +39,21 @@ _FRAME_STARTS = {**dict.fromkeys(JPEG_LS, (0xF7,)), **dict.fromkeys(_JPEG, (0xC0
 """Start-of-frame markers of the syntaxes; those of JPEG are often taken for each other, and decode all the same."""
 
 
+_DECIDES = (
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "SamplesPerPixel", "PhotometricInterpretation",
+)  # fmt: skip
+
+
 def why_undecodable(record: SliceRecord) -> str | None:
     """Why the pixels of a slice can never be decoded, from its header alone; None when they may be."""
+    return _why_undecodable(tuple(map(record.values.get, _DECIDES)), record.file.transfer_syntax)
+
+
+@lru_cache(maxsize=64)  # slices of a series have the same, and it is asked for every one that is read
+def _why_undecodable(values: tuple[object, ...], syntax: str) -> str | None:
+    present = {name: value for name, value in zip(_DECIDES, values, strict=True) if value is not None}
+    record = SliceRecord(FileHeader("", 0, present, syntax, has_pixels=True), 0, 1, present)
     if record.matrix is None:
         return f"Rows x Columns (0028,0010/0011) are {record.found('Rows')} x {record.found('Columns')}"
     if record.bits_allocated not in (8, 16, 32) or not 1 <= record.bits_stored <= record.bits_allocated:
@@ -58,7 +73,6 @@ def why_undecodable(record: SliceRecord) -> str | None:
         return f"Samples per Pixel (0028,0002) is {record.found('SamplesPerPixel')}"
     if record.values.get("PhotometricInterpretation", "MONOCHROME2") not in ("MONOCHROME1", "MONOCHROME2"):
         return f"Photometric Interpretation (0028,0004) is {record.found('PhotometricInterpretation')}"
-    syntax = record.file.transfer_syntax
     if record.file.encapsulated and syntax not in _PLUGINS:
         return f"no decoder for the transfer syntax {syntax_name(syntax)}"
     return None

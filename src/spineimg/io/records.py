@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spineimg.errors import SeriesError
-from spineimg.io.headers import FileHeader, Header
+from spineimg.io.headers import WANTED, FileHeader, Header
 
 MAX_MATRIX = 4096
 """Largest matrix that is believed; CT matrices are 256-2048. Keeps an absurd header from claiming the memory."""
 ENHANCED_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
 """Enhanced CT and Legacy Converted Enhanced CT."""
 CT_CLASSES = ENHANCED_CLASSES | {"1.2.840.10008.5.1.4.1.1.2"}
+_OF_A_KIND = tuple(name for name, _ in WANTED.values() if name not in ("SOPInstanceUID", "ImagePositionPatient"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class SliceRecord:
     def sop_instance_uid(self) -> str | None:
         uid: str | None = self.values.get("SOPInstanceUID")
         return uid
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """All that the header says but for which slice it is and where: one and the same in most series."""
+        return (*map(self.values.get, _OF_A_KIND), self.file.transfer_syntax, self.file.has_pixels, self.frames)
 
     @property
     def matrix(self) -> tuple[int, int] | None:
@@ -117,14 +123,14 @@ def check_whole(header: FileHeader) -> None:
         return
     present = min(header.pixel_length, header.size - header.pixel_offset)
     frames = header.values.get("NumberOfFrames", 1)
-    promised = SliceRecord(header, 0, 1, header.values).frame_bytes * (frames if isinstance(frames, int) else 1)
+    record = SliceRecord(header, 0, 1, header.values)
+    promised = record.frame_bytes * (frames if isinstance(frames, int) else 1)
     if header.encapsulated:
         promised = 0  # only the decoder knows
     if present < max(promised, header.pixel_length):
         raise SeriesError(f"truncated: {present} of {max(promised, header.pixel_length)} bytes of pixel data")
-    matrix = SliceRecord(header, 0, 1, header.values).matrix
     spare = header.pixel_length - promised
-    if matrix is not None and promised and spare >= promised // max(matrix):  # another row or column
+    if promised and spare > 0 and spare >= promised // max(record.matrix or (1,)):  # another row or column
         raise SeriesError(
             f"{header.pixel_length} bytes of pixel data where Rows, Columns and Bits Allocated make {promised}: "
             "its matrix cannot be known"

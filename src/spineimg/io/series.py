@@ -105,51 +105,66 @@ def same_orientation(one: FloatArray, other: FloatArray) -> bool:
 
 # -- verdict ----------------------------------------------------------------------------------------------------------
 
-Check = Callable[[Sequence[SliceRecord]], Note | None]
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SliceGroup:
+    """Slices of equal size and orientation, at least one.
+
+    samples: the first of each kind (`SliceRecord.kind`): what headers share is judged once, not for each slice.
+    """
+
+    records: Sequence[SliceRecord]
+    samples: Sequence[SliceRecord]
 
 
-def _is_ct(records: Sequence[SliceRecord]) -> Note | None:
-    values = records[0].values
+Check = Callable[[SliceGroup], Note | None]
+
+
+def _is_ct(group: SliceGroup) -> Note | None:
+    values = group.records[0].values
     modality, sop_class = values.get("Modality"), values.get("SOPClassUID")
     if modality == "CT" and sop_class in (*CT_CLASSES, None):
         return None
     return Note("not_ct", f"not a CT image: Modality (0008,0060) is {modality}, SOP class {sop_class}")
 
 
-def _is_no_localizer(records: Sequence[SliceRecord]) -> Note | None:
-    if kind_of(records[0]) != "localizer":
+def _is_no_localizer(group: SliceGroup) -> Note | None:
+    first = group.records[0]
+    if kind_of(first) != "localizer":
         return None
-    return Note("localizer", f"a localizer: Image Type (0008,0008) is {records[0].found('ImageType')}")
+    return Note("localizer", f"a localizer: Image Type (0008,0008) is {first.found('ImageType')}")
 
 
-def _is_original(records: Sequence[SliceRecord]) -> Note | None:
-    if kind_of(records[0]) == "derived":
-        text = f"a derived image, no original slice: Image Type (0008,0008) is {records[0].found('ImageType')}"
+def _is_original(group: SliceGroup) -> Note | None:
+    first = group.records[0]
+    if kind_of(first) == "derived":
+        text = f"a derived image, no original slice: Image Type (0008,0008) is {first.found('ImageType')}"
         return Note("derived_image", text)
-    for record in records:
+    for record in group.samples:
         if str(record.values.get("RescaleType", "")).upper() in _NOT_HU_RESCALE:
             text = f"its values are {record.values['RescaleType']}, not HU, by Rescale Type (0028,1054)"
             return Note("derived_image", text, record.name)
     return None
 
 
-def _has_pixels(records: Sequence[SliceRecord]) -> Note | None:
-    without = [record for record in records if not record.file.has_pixels]
+def _has_pixels(group: SliceGroup) -> Note | None:
+    without = [record for record in group.records if not record.file.has_pixels]
     if not without:
         return None
-    return Note("no_pixels", f"no Pixel Data (7FE0,0010) in {len(without)} of {len(records)} images", without[0].path)
+    text = f"no Pixel Data (7FE0,0010) in {len(without)} of {len(group.records)} images"
+    return Note("no_pixels", text, without[0].path)
 
 
-def _is_decodable(records: Sequence[SliceRecord]) -> Note | None:
-    for record in records:
+def _is_decodable(group: SliceGroup) -> Note | None:
+    for record in group.samples:
         reason = why_undecodable(record) if record.file.has_pixels else None
         if reason is not None:
             return Note("undecodable", f"the pixels of {record.name} cannot be decoded: {reason}", record.path)
     return None
 
 
-def _has_rescale(records: Sequence[SliceRecord]) -> Note | None:
-    for record in records:
+def _has_rescale(group: SliceGroup) -> Note | None:
+    for record in group.samples:
         if record.rescale() is None:
             text = (
                 f"no Rescale Slope and Intercept (0028,1053/1052) in {record.name}, so its values are no HU "
@@ -159,26 +174,31 @@ def _has_rescale(records: Sequence[SliceRecord]) -> Note | None:
     return None
 
 
-def _has_place(records: Sequence[SliceRecord]) -> Note | None:
-    for record in records:
-        several = record.frames > 1 and record.values.get("SOPClassUID") not in ENHANCED_CLASSES
-        for keyword, tag, count in (
-            ("ImagePositionPatient", "(0020,0032)", 3),
-            ("ImageOrientationPatient", "(0020,0037)", 6),
-            ("PixelSpacing", "(0028,0030)", 2),
-        ):
-            numbers = record.numbers(keyword, count)
-            senseless = keyword == "ImageOrientationPatient" and orientation_of(record) is None
-            senseless |= keyword == "PixelSpacing" and numbers is not None and not all(0.01 < n < 50 for n in numbers)
-            if several or numbers is None or senseless:
-                found = "one position for several frames" if several else record.found(keyword)
-                text = f"{keyword} {tag} of {record.name} is missing or makes no sense: found {found}"
-                return Note("missing_position", text, record.path)
+def _has_place(group: SliceGroup) -> Note | None:
+    position, tag = "ImagePositionPatient", "(0020,0032)"
+    for record in group.samples:
+        if record.frames > 1 and record.values.get("SOPClassUID") not in ENHANCED_CLASSES:
+            return _no_place(record, position, tag, "one position for several frames")
+    for record in group.records:
+        if record.numbers(position, 3) is None:
+            return _no_place(record, position, tag, record.found(position))
+    for record in group.samples:
+        if orientation_of(record) is None:
+            keyword = "ImageOrientationPatient"
+            return _no_place(record, keyword, "(0020,0037)", record.found(keyword))
+        spacing = record.numbers("PixelSpacing", 2)
+        if spacing is None or not all(0.01 < number < 50 for number in spacing):
+            return _no_place(record, "PixelSpacing", "(0028,0030)", record.found("PixelSpacing"))
     return None
 
 
-def _is_axial(records: Sequence[SliceRecord]) -> Note | None:
-    directions = orientation_of(records[0])
+def _no_place(record: SliceRecord, keyword: str, tag: str, found: str) -> Note:
+    text = f"{keyword} {tag} of {record.name} is missing or makes no sense: found {found}"
+    return Note("missing_position", text, record.path)
+
+
+def _is_axial(group: SliceGroup) -> Note | None:
+    directions = orientation_of(group.records[0])
     if directions is None:
         return None
     normal = np.cross(directions[0], directions[1])
@@ -194,21 +214,21 @@ _CHECKS: tuple[Check, ...] = (_is_ct, _is_no_localizer, _is_original, _has_pixel
                               _is_axial, _has_rescale)  # fmt: skip
 
 
-def judge(info: SeriesInfo, records: Sequence[SliceRecord], *, extra: Sequence[Note] = ()) -> SeriesEntry:
+def judge(info: SeriesInfo, group: SliceGroup, *, extra: Sequence[Note] = ()) -> SeriesEntry:
     """Sorts one group of slices of equal size and orientation and says whether they can be measured.
 
     extra: reasons for refusal that concern the whole group, found before.
     """
-    refusals = [*extra, *(note for check in _CHECKS if (note := check(records)) is not None)]
-    acquisition, differing = _acquisition(records)
+    refusals = [*extra, *(note for check in _CHECKS if (note := check(group)) is not None)]
+    acquisition, differing = _acquisition(group.samples)
     remarks = [_differing_note(differing)] if differing else []
-    geometry = None
+    records, geometry = group.records, None
     if all(note.code not in ("missing_position", "no_pixels", "not_ct") for note in refusals):
-        records, geometry, refused, remarked = _arrange(records)
+        records, geometry, refused, remarked = _arrange(group)
         refusals += refused
         remarks += remarked
     if geometry is not None:
-        remarks += _geometry_notes(geometry, records, acquisition)
+        remarks += _geometry_notes(geometry, acquisition, group.samples)
     if refusals:
         verdict = Verdict.REFUSED
     else:
@@ -229,15 +249,14 @@ def _differing_note(names: Sequence[str]) -> Note:
 # -- places -----------------------------------------------------------------------------------------------------------
 
 
-def _arrange(
-    records: Sequence[SliceRecord],
-) -> tuple[Sequence[SliceRecord], Geometry | None, list[Note], list[Note]]:
+def _arrange(group: SliceGroup) -> tuple[Sequence[SliceRecord], Geometry | None, list[Note], list[Note]]:
     """(records sorted along the normal without duplicates, geometry, refusals, remarks)."""
+    records = group.records
     directions = orientation_of(records[0])
     matrix, spacing = records[0].matrix, records[0].numbers("PixelSpacing", 2)
     if directions is None or matrix is None or spacing is None:
         return records, None, [], []
-    turned = (other for record in records if (other := orientation_of(record)) is not None)
+    turned = (other for record in group.samples if (other := orientation_of(record)) is not None)
     if not all(same_orientation(directions, other) for other in turned):
         text = f"the {len(records)} images of this series are turned every which way: no two share a plane"
         return records, None, [Note("mixed_orientation", text)], []
@@ -297,7 +316,7 @@ def _same_pixels(one: SliceRecord, other: SliceRecord) -> bool:
         return False
 
 
-def _geometry_notes(geometry: Geometry, records: Sequence[SliceRecord], acquisition: Acquisition) -> list[Note]:
+def _geometry_notes(geometry: Geometry, acquisition: Acquisition, samples: Sequence[SliceRecord]) -> list[Note]:
     notes = []
     for gap in geometry.gaps:
         usual = float(geometry.usual_steps_mm[gap.after])
@@ -316,10 +335,10 @@ def _geometry_notes(geometry: Geometry, records: Sequence[SliceRecord], acquisit
         text = f"gantry tilt of {geometry.shear_deg:.1f} degrees between the slices: measured on its own voxels"
         notes.append(Note("gantry_tilt", text))
     thickness = acquisition.slice_thickness_mm
-    if thickness is not None and len(records) > 1 and thickness > 1.05 * geometry.spacing_mm[0]:
+    if thickness is not None and geometry.shape[0] > 1 and thickness > 1.05 * geometry.spacing_mm[0]:
         text = f"overlapping slices: {thickness:g} mm thick every {geometry.spacing_mm[0]:.2f} mm"
         notes.append(Note("overlapping_slices", text))
-    if len({record.rescale() for record in records}) > 1:
+    if len({record.rescale() for record in samples}) > 1:
         notes.append(Note("mixed_rescale", "slope and intercept differ between slices: each slice uses its own"))
     return notes
 
