@@ -130,6 +130,7 @@ start = time.perf_counter()
 summary = run_batch(root, cases, out, BatchSettings(workers=2), quiet=True)
 assert summary.n_done == summary.n_cases
 print(time.perf_counter() - start)
+print(time.process_time())
 # The peak of getrusage would count the benchmark itself, from which this process came.
 status = Path("/proc/self/status").read_text().splitlines()
 print(next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:")))
@@ -366,10 +367,10 @@ def curve_rows(folder: Path, most: int) -> list[Sequence[object]]:
     for count in (n for n in CURVE if n <= most):
         cases = write_table(folder / f"curve{count}.csv", count)
         words = (folder, cases, folder / f"curve{count}", result)
-        _, (first, memory) = run(folder, SIMULATED, *words)
-        again, _ = run(folder, SIMULATED, *words)
-        per_case = 1000 * float(first) / count
-        rows.append((count, f"{per_case:.2f}", f"{again:.2f}", f"{float(memory) / 1e6:.0f}"))
+        _, (first, busy, memory) = run(folder, SIMULATED, *words)
+        again, (_, busy_again, _) = run(folder, SIMULATED, *words)
+        per_case = [f"{1000 * float(seconds) / count:.2f}" for seconds in (first, busy)]
+        rows.append((count, *per_case, f"{again:.2f}", f"{float(busy_again):.2f}", f"{float(memory) / 1e6:.0f}"))
     return rows
 
 
@@ -406,7 +407,10 @@ def main() -> None:
         parts.append(memory_rows(folder / "memory"))
         speed = table(("what", "goal", "measured"), [row for rows in parts for row in rows])
         print(speed, flush=True)
-        header = ("cases", "ms a case", "again, s", "memory of the main process, MB")
+        header = (
+            *("cases", "ms a case", "of processor, start with it", "again, s", "of processor, s"),
+            "memory of the main process, MB",
+        )
         curve = table(header, curve_rows(folder, arguments.most))
         print(curve)
     if arguments.write:

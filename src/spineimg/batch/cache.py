@@ -14,7 +14,7 @@ import os
 import sqlite3
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,9 @@ _IDENTITY = frozenset({"PatientName", "PatientID", "PatientBirthDate"})
 _MADE_BY = f"{__version__} {sys.version_info[0]}.{sys.version_info[1]} {marshal.version}"
 _FILES_A_TIME = 1000
 """So many headers that the main process has read itself are written in one go. Engineering choice."""
+
+_FILES_A_QUESTION = 500
+"""SQLite takes at least 999 values in a question."""
 
 Entry = tuple[str, int, int, bytes, bytes]
 """(path, bytes, time of change in ns, packed header, packed values that it shares with its series) of one file."""
@@ -117,13 +120,16 @@ class HeaderCache:
                     with suppress(OSError):
                         path.with_name(path.name + ending).unlink(missing_ok=True)
 
-    def of(self, files: Iterable[str]) -> tuple[Entry, ...]:
-        """What is known of these files, and of those below them where they are folders."""
+    def of(self, files: Sequence[str]) -> tuple[Entry, ...]:
+        """What is known of several files, or of one and of those below it where it is a folder."""
         self._write_waiting()
         found: list[Entry] = []
-        for path in files:
-            below = path.rstrip("/") + "/"
-            found += self._ask("path = ? OR (path > ? AND path < ?)", path, below, below[:-1] + chr(ord("/") + 1))
+        if len(files) == 1:
+            below = files[0].rstrip("/") + "/"
+            found = self._ask("path = ? OR (path > ? AND path < ?)", files[0], below, below[:-1] + chr(ord("/") + 1))
+        for first in range(0, len(files) if len(files) > 1 else 0, _FILES_A_QUESTION):
+            some = files[first : first + _FILES_A_QUESTION]
+            found += self._ask(f"path IN ({', '.join('?' * len(some))})", *some)
         same: dict[bytes, bytes] = {}  # one object for each, so that a job carries it once
         return tuple((*entry[:4], same.setdefault(entry[4], entry[4])) for entry in found)
 
