@@ -18,7 +18,7 @@ import pytest
 from spineimg.batch import outputs
 from spineimg.batch.guard import Workers
 from spineimg.batch.ledger import CaseStatus, LedgerRow
-from spineimg.batch.page import write_index
+from spineimg.batch.page import Shown, write_index
 from spineimg.batch.runner import BatchSettings, run_batch
 from spineimg.batch.worker import Answer, Job
 from spineimg.errors import SpineImgError
@@ -174,6 +174,20 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.cells and data.strip():
             self.cells[-1].append(data)
+
+
+def test_the_page_counts_screws_and_marks_unconfirmed_names(tmp_path: Path) -> None:
+    """Planted: a name that nothing is said of marked too."""
+    vertebrae = [
+        {"level": level, "role": None, "confirmed": confirmed, "mean_hu": 100.0, "flag.call": None, "notes": ""}
+        for level, confirmed in (("L3", False), ("L4", True), ("L5", None))
+    ]
+    shown = Shown(vertebrae, {"present": 1, "not_assessed": 2})
+    write_index(tmp_path / "index.html", [LedgerRow("c", CaseStatus.DONE, "", 1.0, 3)], {"c": shown}, {})
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert page.count("(name unconfirmed)") == 1
+    assert "<b>L3 (name unconfirmed): 100.0</b>" in page
+    assert "<b>3 screws</b>, loosening: 2 not assessed, 1 present" in page
 
 
 def test_markup_in_a_name_or_reason_stays_text(tmp_path: Path) -> None:
