@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from spineimg.geometry import FloatArray
 from spineimg.settings import setting
 from spineimg.volume import HUArray
+
+_Number = TypeVar("_Number", np.float64, np.uint16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def noise_sd(hu: FloatArray, pixel_mm: tuple[float, float], settings: NoiseSetti
     low, high = settings.soft_tissue_hu
     soft = (mean > low) & (mean < high)
     if holes.any():
-        soft &= _window_sums(holes.astype(np.float64), size) == 0
+        soft &= _window_sums(holes.astype(np.uint16), size) == 0
     square = _window_sums(hu * hu, size)[soft] / count
     variance = np.maximum(square - mean[soft] ** 2, 0.0) * count / (count - 1)
     if len(variance) < settings.min_windows:
@@ -107,14 +111,18 @@ def noise_sd(hu: FloatArray, pixel_mm: tuple[float, float], settings: NoiseSetti
     return _densest(np.sqrt(variance), settings.fraction)
 
 
-def _window_sums(values: FloatArray, size: list[int]) -> FloatArray:
-    """Sum over each window, every second one along both axes: shifted rows added up, then shifted columns of these."""
+def _window_sums(values: npt.NDArray[_Number], size: list[int]) -> npt.NDArray[_Number]:
+    """Sum over each window, every second one along both axes: pairs of rows are added up, then pairs of columns."""
     for axis, width in enumerate(size):
         across = np.moveaxis(values, axis, 0)
-        last = (len(across) - width) // 2 * 2 + 1
-        sums = across[:last:2].copy()
-        for shift in range(1, width):
-            sums += across[shift : shift + last : 2]
+        count = (len(across) - width) // 2 + 1
+        even = 2 * (count + width // 2 - 1)
+        pairs = across[:even:2] + across[1:even:2]
+        sums = pairs[:count].copy()
+        for shift in range(1, width // 2):
+            sums += pairs[shift : shift + count]
+        if width % 2:
+            sums += across[width - 1 : width - 1 + 2 * count : 2]
         values = np.moveaxis(sums, 0, axis)
     return values
 
