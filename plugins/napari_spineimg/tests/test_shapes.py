@@ -9,7 +9,7 @@ from spineimg.geometry import unit
 from spineimg.rois import Ellipse
 
 from napari_spineimg.display import Display, world_from_lps
-from napari_spineimg.roi_shapes import ShapeFrame, corners, edited, flattened, outline, shifted
+from napari_spineimg.roi_shapes import Flat, ShapeFrame, corners, edited, outline, shifted
 
 FRAME = ShapeFrame(Display(None, np.array([-1.5, 0.7, 0.7]), np.array([-200.0, -100.0, -50.0]), exact=True))
 AXIAL, SAGITTAL = (1, 2), (0, 1)
@@ -33,11 +33,36 @@ def test_tilted_ellipse_is_drawn_on_each_slice_it_reaches() -> None:
     ring = corners(FRAME, tilted())
     low, high = ring[:, 0].min(), ring[:, 0].max()
     assert high - low > 2
+    flat = Flat([ring], ["L3"])
     for at in (np.ceil(low), np.round((low + high) / 2), np.floor(high)):
-        flat = flattened(ring, 0, float(at))
-        assert (flat[:, 0] == at).all()
-        np.testing.assert_allclose(flat[:, 1:], ring[:, 1:], rtol=1e-6)
-    assert abs(flattened(ring, 0, high + 5)[0, 0] - (low + high) / 2) < 1e-4
+        (drawn,) = flat.on(0, float(at))
+        assert (drawn[:, 0] == at).all()
+        np.testing.assert_allclose(drawn[:, 1:], ring[:, 1:], rtol=1e-6)
+    (beyond,) = flat.on(0, float(high + 5))
+    assert abs(beyond[0, 0] - (low + high) / 2) < 1e-4
+    assert flat.on(0, float(high + 9))[0] is beyond
+    np.testing.assert_allclose(flat.on(None, 0.0)[0], ring, rtol=1e-6)
+
+
+def test_of_steep_planes_of_one_body_the_nearest_is_drawn() -> None:
+    """Other bodies are not concerned. Planted: all that reach the slice; the farthest."""
+    ring = corners(FRAME, tilted())
+    rings = [ring, ring + [1.0, 0.0, 0.0], ring + [0.4, 0.0, 0.0]]
+    at = float(np.round(ring[:, 0].mean()))
+    on = [bool((drawn[:, 0] == at).all()) for drawn in Flat(rings, ["L3", "L3", "L4"]).on(0, at)]
+    assert on == [True, False, True]
+    on = [bool((drawn[:, 0] == at + 1).all()) for drawn in Flat(rings, ["L3", "L3", "L4"]).on(0, at + 1)]
+    assert on == [False, True, True]
+
+
+def test_rods_are_drawn_as_the_piece_around_an_axial_slice() -> None:
+    """Planted: the piece around the slice before; the whole rod on every slice."""
+    rod = np.array([[10.0, 0.0, 0.0], [20.0, 5.0, 0.0], [40.0, 5.0, 20.0]])
+    flat = Flat([rod], ["rod"], [True])
+    np.testing.assert_allclose(flat.on(0, 15.0)[0], [[15.0, 1.5, 0.0], [15.0, 3.5, 0.0]])
+    np.testing.assert_allclose(flat.on(0, 30.0)[0], [[30.0, 5.0, 8.0], [30.0, 5.0, 12.0]])
+    assert (flat.on(0, 50.0)[0][:, 0] == 40.0).all()
+    np.testing.assert_allclose(flat.on(1, 4.0)[0], rod * [1.0, 0.0, 1.0] + [0.0, 4.0, 0.0])
 
 
 def test_reshaping_stays_in_the_plane() -> None:

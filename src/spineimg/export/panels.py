@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spineimg.errors import PixelError
+from spineimg.errors import GeometryError, PixelError
 from spineimg.geometry import FloatArray, Geometry, unit
 from spineimg.volume import CTVolume, HUArray
 
@@ -21,6 +21,11 @@ _LETTERS = (("R", "L"), ("A", "P"), ("F", "H"))
 _RIGHT = np.array([1.0, 0.0, 0.0])
 _BACK = np.array([0.0, 1.0, 0.0])
 _DOWN = np.array([0.0, 0.0, -1.0])
+
+_ASTRAY_MM = 1e-3
+"""Rows that leave a slice's row by less than this over the whole picture run along it."""
+_SNAP = 1e-6
+"""A fractional index this near to a whole one is that voxel, whatever rounding made of it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -87,8 +92,13 @@ def sample(
     """One picture a view, (rows, columns) HU with square pixels of step_mm; nan where the volume holds nothing.
 
     Each slice that any view touches is read once, and only the part a view needs is kept. A view across slices leaves
-    out slices closer together than slice_step_mm; a view near to the slices' own plane uses every one.
+    out slices closer together than slice_step_mm; a view near to the slices' own plane uses every one. A single view
+    whose rows run along those of the slices, such as an axial one of a tilted scan, is sampled row by row.
     """
+    if len(views) == 1 and slice_step_mm == 0.0:
+        picture = _by_rows(volume, views[0], step_mm[0])
+        if picture is not None:
+            return [picture]
     requests = [_request(volume.geometry, view, step, slice_step_mm) for view, step in zip(views, step_mm, strict=True)]
     for k in sorted({k for request in requests for k in request.slices}):
         wanted = [request for request in requests if k in request.slices]
@@ -144,16 +154,85 @@ def _request(geometry: Geometry, view: View, step_mm: float, slice_step_mm: floa
 
 def _grid(view: View, step_mm: float) -> FloatArray:
     """(height, width, 3) LPS mm of the centres of the picture's elements."""
-    width, height = (max(1, round(size / step_mm)) for size in view.size_mm)
-    right = (np.arange(width) - (width - 1) / 2) * step_mm
-    down = (np.arange(height) - (height - 1) / 2) * step_mm
+    right, down = _places(view, step_mm)
     return np.asarray(view.center_lps_mm + right[None, :, None] * view.right_lps + down[:, None, None] * view.down_lps)
+
+
+def _places(view: View, step_mm: float) -> list[FloatArray]:
+    """mm to the right of and below the centre: (width,) of the picture's columns, (height,) of its rows."""
+    counts = (max(1, round(size / step_mm)) for size in view.size_mm)
+    return [np.asarray((np.arange(count) - (count - 1) / 2) * step_mm) for count in counts]
+
+
+def _by_rows(volume: CTVolume, view: View, step_mm: float) -> npt.NDArray[np.float32] | None:
+    """The picture of a view whose rows run along the rows of the slices; None for any other.
+
+    Then a row of the picture lies between two slices and two of their rows all along, and whole rows are added up: the
+    same trilinear interpolation as for other views, thirty times as fast.
+    """
+    geometry, column = volume.geometry, volume.geometry.column_step_lps_mm
+    right, down = _places(view, step_mm)
+    starts = view.center_lps_mm + right[0] * view.right_lps + down[:, None] * view.down_lps
+    index = geometry.index_at(starts)
+    per_mm = float(view.right_lps @ column) / float(column @ column)
+    astray = (view.right_lps - per_mm * column) * (right[-1] - right[0])
+    if view.slice_index is not None or np.abs(astray).max() > _ASTRAY_MM or np.ptp(index[:, 2]) > _ASTRAY_MM:
+        return None
+    columns = index[0, 2] + per_mm * (right - right[0])
+    inside = np.ones(len(starts), dtype=np.bool_)
+    for axis, count in enumerate(geometry.shape[:2]):
+        inside &= (index[:, axis] > -0.5) & (index[:, axis] < count - 0.5)
+    place = starts @ geometry.normal_lps
+    for gap in geometry.gaps:
+        inside &= (place <= gap.start_mm) | (place >= gap.end_mm)
+    within = (columns > -0.5) & (columns < geometry.shape[2] - 0.5)
+    rows = _rows(volume, np.clip(index[:, :2], 0, np.array(geometry.shape[:2]) - 1), inside)
+    picture = _between(rows, np.clip(columns, 0, geometry.shape[2] - 1), axis=1)
+    return np.where(inside[:, None] & within, picture, np.float32(np.nan))
+
+
+def _rows(volume: CTVolume, at: FloatArray, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """(n, columns) HU along rows of the volume. at: (n, 2) fractional slice and row, read where `inside`."""
+    found = np.zeros((len(at), volume.geometry.shape[2]), dtype=np.float32)
+    low = np.floor(at[inside, 0])
+    for k in np.unique(np.concatenate([low, np.ceil(at[inside, 0])])).astype(int):
+        weight = np.maximum(0.0, 1.0 - np.abs(at[:, 0] - k)).astype(np.float32)
+        here = np.flatnonzero(inside & (weight > 0))
+        try:
+            hu = volume.read(k)
+        except PixelError:  # a blank band, not a picture that fails
+            found[here] = np.nan
+            continue
+        first = int(at[here, 1].min())
+        window: HUArray = hu[first : int(np.ceil(at[here, 1].max())) + 1]
+        valid = volume.valid(k, window)
+        seen = window if valid.all() else np.where(valid, window, np.float32(np.nan))
+        found[here] += weight[here, None] * _between(seen, at[here, 1] - first, axis=0)
+    return found
+
+
+def _between(values: HUArray, at: FloatArray, axis: int) -> npt.NDArray[np.float32]:
+    """`values` at fractional places along an axis, linearly; the places lie within."""
+    whole = np.rint(at)
+    at = np.where(np.abs(at - whole) < _SNAP, whole, at)
+    low = np.floor(at).astype(np.intp)
+    part = (at - low).astype(np.float32)
+    lower = np.take(values, low, axis=axis).astype(np.float32)
+    if not part.any():
+        return lower
+    shape = (-1, 1) if axis == 0 else (1, -1)
+    upper = np.take(values, np.minimum(low + 1, values.shape[axis] - 1), axis=axis)
+    return np.asarray(lower + part.reshape(shape) * (upper - lower), dtype=np.float32)
 
 
 def _index(geometry: Geometry, view: View, points: FloatArray) -> FloatArray:
     """(height, width, 3) fractional (slice, row, column) of the picture's elements."""
     if view.slice_index is None:
-        return geometry.index_at(points)
+        try:
+            index_from_lps = np.linalg.inv(geometry.lps_from_index)
+        except GeometryError:
+            return geometry.index_at(points)
+        return np.asarray(points @ index_from_lps[:3, :3].T + index_from_lps[:3, 3])
     row, column = geometry.in_plane(points - geometry.origins_lps_mm[view.slice_index])
     return np.stack([np.full_like(row, view.slice_index), row, column], axis=-1)
 

@@ -213,7 +213,7 @@ class HuWidget(Docked):
 
     def _layer_removed(self, event: Any) -> None:
         """Someone removed the ROIs' layer by hand: it is drawn again, since its numbers are still shown."""
-        if self._session is not None and event.value in (self.rois.layer, self.rois.outlines):
+        if self._session is not None and self.rois.owns(event.value):
             QTimer.singleShot(0, self, self._changed)
 
     # -- the study and its readers ------------------------------------------------------------------------------------

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from spineimg.geometry import FloatArray
 from spineimg.implants.model import ImplantScreen, Loosening
 
-from napari_spineimg.overlay import overlay, when_turned
-from napari_spineimg.roi_shapes import ShapeFrame, flattened, put_on_slice
+from napari_spineimg.overlay import SliceShapes
+from napari_spineimg.roi_shapes import Flat
 from napari_spineimg.room import Room
 
 NAME = "Implants"
 ROD_COLOUR = "#b9c4cf"
-_ROD_SLICES = 2.0
-"""On an axial slice a rod is drawn as the piece of it that lies within so many slices. Engineering choice."""
 
 
 def colour_of(loosening: Loosening) -> str:
@@ -35,129 +32,55 @@ class ImplantLayer:
         self, room: Room, on_moved: Callable[[str, FloatArray, FloatArray], None], say: Callable[[str], None]
     ) -> None:
         self._room, self._on_moved, self._say = room, on_moved, say
-        self._screws: list[tuple[str, FloatArray, str]] = []
-        self._rods: list[FloatArray] = []
-        self._drawn: list[FloatArray] = []
-        self._frame: ShapeFrame | None = None
-        self._drawing = False
-        self.layer: Any = None
-        self._end = when_turned(room, self._follow_view)
-
-    @property
-    def _open(self) -> bool:
-        viewer = self._room.viewer
-        return self.layer is not None and viewer is not None and self.layer in viewer.layers
-
-    def close(self) -> None:
-        """Takes the layer away."""
-        if self._open:
-            self.layer.events.data.disconnect(self._changed)
-            self._room.viewer.layers.remove(self.layer)
-        self.layer, self._screws, self._rods, self._drawn = None, [], [], []
+        self._screws: list[tuple[str, FloatArray]] = []
+        """(id, (head, tip) in LPS mm)"""
+        self._shapes = SliceShapes(room, NAME, self._changed, opacity=0.9)
 
     def leave(self) -> None:
         """Takes the layer away for good."""
-        self.close()
-        self._end()
+        self._shapes.leave()
 
     def draw(self, screen: ImplantScreen | None, chosen: str | None) -> None:
         """Shows a screen; the chosen screw is thicker."""
-        study = self._room.study
-        if study is None or screen is None:
-            self.close()
+        if self._room.study is None or screen is None:
+            self._shapes.close()
             return
-        if not self._open:
-            self._make()
-        self._frame = ShapeFrame(study.display)
-        self._screws = [
-            (one.id, np.array([one.shaft.head_lps_mm, one.shaft.tip_lps_mm]), colour_of(one.loosening))
-            for one in screen.screws
-        ]
-        self._rods = [np.array(rod.points_lps_mm) for rod in screen.rods]
-        self._drawn = self._flat()
-        widths = [4.0 if name == chosen else 2.0 for name, _, _ in self._screws] + [1.5] * len(self._rods)
-        colours = [colour for _, _, colour in self._screws] + [ROD_COLOUR] * len(self._rods)
-        kinds = ["line"] * len(self._screws) + ["path"] * len(self._rods)
-        self._drawing = True
-        try:
-            self.layer.show(self._drawn, shape_type=kinds, edge_color=colours, edge_width=widths)
-        finally:
-            self._drawing = False
+        if not self._shapes.is_open:
+            self._shapes.open()
+        frame = self._shapes.frame
+        if frame is None:
+            return
+        self._screws = [(one.id, np.array([one.shaft.head_lps_mm, one.shaft.tip_lps_mm])) for one in screen.screws]
+        lines = [ends for _, ends in self._screws] + [np.array(rod.points_lps_mm) for rod in screen.rods]
+        is_rod = [False] * len(screen.screws) + [True] * len(screen.rods)
+        flat = Flat([frame.data(line) for line in lines], [str(number) for number in range(len(lines))], is_rod)
+        widths = [4.0 if name == chosen else 2.0 for name, _ in self._screws] + [1.5] * len(screen.rods)
+        colours = [colour_of(one.loosening) for one in screen.screws] + [ROD_COLOUR] * len(screen.rods)
+        kinds = ["path" if rod else "line" for rod in is_rod]
+        self._shapes.show(flat, shape_type=kinds, edge_color=colours, edge_width=widths)
 
     def adjust(self, on: bool) -> None:
         """Lets the reader take hold of the ends of a screw."""
-        if self._open and self._room.layer is not None:
-            self._room.viewer.layers.selection.active = self.layer if on else self._room.layer
-            self.layer.mode = "direct" if on else "pan_zoom"
+        self._shapes.hold("direct" if on else None)
 
-    def _make(self) -> None:
-        study = self._room.study
-        if study is not None:
-            self.layer = overlay(self._room, ShapeFrame(study.display), NAME, self._follow_slice, opacity=0.9)
-            self.layer.events.data.connect(self._changed)
-
-    def _flat(self) -> list[FloatArray]:
-        """All lines as they are drawn on the slice that is shown."""
-        frame, dims = self._frame, self._room.viewer.dims
+    def _changed(self) -> None:
+        """The mouse was released, or shapes were deleted or pasted."""
+        frame, layer = self._shapes.frame, self._shapes.layer
         if frame is None:
-            return []
-        across = dims.not_displayed[0] if dims.ndisplay == 2 and dims.ndim == 3 else None
-        at = 0.0 if across is None else float((dims.point[across] - frame.translate[across]) / frame.scale[across])
-        screws = [flattened(frame.data(ends), across, at) for _, ends, _ in self._screws]
-        rods = [frame.data(rod) for rod in self._rods]
-        if across == 0:
-            rods = [_piece(rod, at) for rod in rods]
-        return screws + [flattened(rod, across, at) for rod in rods]
-
-    def _follow_slice(self) -> None:
-        """Puts what reaches the slice that is about to be shown onto it."""
-        if self._open and not self._drawing and self._drawn and len(self.layer.data) == len(self._drawn):
-            drawn = self._flat()
-            put_on_slice(self.layer, drawn, self._drawn)
-            self._drawn = drawn
-
-    def _follow_view(self, event: Any = None) -> None:
-        """Draws all anew: the picture was turned."""
-        if not self._open or self._drawing or not self._drawn:
             return
-        self._drawing = True
-        try:
-            self._drawn = self._flat()
-            self.layer.data = self._drawn
-        finally:
-            self._drawing = False
-
-    def _changed(self, event: Any) -> None:
-        action = str(getattr(event, "action", ""))
-        if self._drawing or self._frame is None or action in ("changing", "adding", "removing"):
-            return
-        if len(self.layer.data) != len(self._drawn):
+        if len(layer.data) != len(self._shapes.drawn):
             self._say("Screws are added by two clicks, and removed in the table.")
-            self._redraw()
+            self._shapes.again()
             return
         displayed = list(self._room.viewer.dims.displayed)
-        for (name, ends, _), drawn, new in zip(self._screws, self._drawn, self.layer.data, strict=False):
+        for (name, ends), drawn, new in zip(self._screws, self._shapes.drawn, layer.data, strict=False):
             if not np.array_equal(np.asarray(new, dtype=np.float32), drawn):
-                moved = self._frame.data(ends)
+                moved = frame.data(ends)
                 moved[:, displayed] += (np.asarray(new, dtype=np.float64) - drawn)[:, displayed]
-                head, tip = self._frame.lps(moved)
+                head, tip = frame.lps(moved)
                 self._on_moved(name, head, tip)
                 return
-        self._redraw()
-
-    def _redraw(self) -> None:
-        self._drawing = True
-        try:
-            self.layer.data = self._drawn
-        finally:
-            self._drawing = False
-
-
-def _piece(rod: FloatArray, at: float) -> FloatArray:
-    """(2, 3) the part of a rod, (n, 3) in slices and pixels, around slice `at`; its end where it does not reach it."""
-    along = rod[np.argsort(rod[:, 0])]
-    ends = np.clip([at - _ROD_SLICES, at + _ROD_SLICES], along[0, 0], along[-1, 0])
-    return np.stack([np.interp(ends, along[:, 0], along[:, axis]) for axis in range(3)], axis=1)
+        self._shapes.again()
 
 
 def lines_of(screen: ImplantScreen, chosen: str | None) -> Sequence[tuple[FloatArray, str, float]]:

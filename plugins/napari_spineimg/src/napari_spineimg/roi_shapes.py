@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from spineimg.errors import RoiError
@@ -47,29 +46,71 @@ def corners(frame: ShapeFrame, ellipse: Ellipse) -> FloatArray:
     return frame.data(np.stack([-u - v, u - v, u + v, -u + v]) + ellipse.center_lps_mm)
 
 
-def flattened(data: FloatArray, across: int | None, at: float) -> FloatArray:
-    """Points as napari is to draw them while axis `across` is scrolled to `at`: float32, all on one slice.
+_ROD_SLICES = 2.0
+"""On an axial slice a long shape is drawn as the piece of it that lies within so many slices. Engineering choice."""
 
-    That is the slice that is shown when the points reach it, else their own middle. across: None for the 3D view.
+_ON_SLICE = 0.5
+"""So near to a slice, in slices, lies on it."""
+
+
+class Flat:
+    """Shapes as napari is to draw them: flat, as they project along the line of sight, all of a shape on one slice.
+
+    That is the slice that is shown when the shape reaches it, else its own middle. Of the shapes of one group only that
+    one which is nearest to the slice that is shown is drawn there: steep planes of one body reach the same slice, and
+    all of them at once would be a tangle. Where nothing changes the same array is given again.
+
+    shapes: (n, 3) each, in a layer's data coordinates. long: shapes that run through slices, such as rods; on an axial
+    slice they are drawn as the piece of them around it. `reached`: whether any shape was on the slice asked for last.
     """
-    flat = data.astype(np.float32)
-    if across is not None:
-        low, high = data[:, across].min() - 0.5, data[:, across].max() + 0.5
-        flat[:, across] = at if low <= at <= high else (low + high) / 2
-    return flat
+
+    def __init__(self, shapes: Sequence[FloatArray], groups: Sequence[str], long: Sequence[bool] | None = None) -> None:
+        self._shapes, self._groups = shapes, groups
+        self._long = long if long is not None else [False] * len(shapes)
+        self._low = np.array([shape.min(axis=0) for shape in shapes]).reshape(-1, 3)
+        self._high = np.array([shape.max(axis=0) for shape in shapes]).reshape(-1, 3)
+        self._last: list[tuple[tuple[int, float], FloatArray] | None] = [None] * len(shapes)
+        self.reached = False
+
+    def on(self, across: int | None, at: float) -> list[FloatArray]:
+        """float32 arrays while axis `across` is scrolled to `at`. across: None for the 3D view."""
+        if across is None:
+            self.reached = bool(self._shapes)
+            return [shape.astype(np.float32) for shape in self._shapes]
+        places = self._places(across, at)
+        self.reached = bool((np.abs(places - at) <= _ON_SLICE).any())
+        return [self._flat(number, across, float(place)) for number, place in enumerate(places)]
+
+    def _places(self, across: int, at: float) -> FloatArray:
+        """(shapes,) where along `across` each shape is drawn."""
+        low, high = self._low[:, across], self._high[:, across]
+        places = (low + high) / 2
+        if across == 0:
+            places = np.where(self._long, np.clip(at, low, high), places)
+        nearest: dict[str, int] = {}
+        for number in np.argsort(np.abs((low + high) / 2 - at), kind="stable"):
+            nearest.setdefault(self._groups[number], int(number))
+        for number in nearest.values():
+            if low[number] - _ON_SLICE <= at <= high[number] + _ON_SLICE:
+                places[number] = at
+        return np.asarray(places)
+
+    def _flat(self, number: int, across: int, place: float) -> FloatArray:
+        last = self._last[number]
+        if last is not None and last[0] == (across, place):
+            return last[1]
+        shape = self._shapes[number]
+        flat = (_piece(shape, place) if self._long[number] and across == 0 else shape).astype(np.float32)
+        flat[:, across] = place
+        self._last[number] = ((across, place), flat)
+        return flat
 
 
-def put_on_slice(layer: Any, new: Sequence[FloatArray], old: Sequence[FloatArray]) -> None:
-    """Moves those shapes of a napari layer that differ, before napari draws the slice that it is about to show.
-
-    Setting `layer.data` would make all shapes anew, which takes longer than all the rest of a scroll; napari offers the
-    change of a single shape by its list of shapes alone.
-    """
-    shapes = layer._data_view
-    with shapes.batched_updates():
-        for number, (there, here) in enumerate(zip(new, old, strict=True)):
-            if not np.array_equal(there, here):
-                shapes.edit(number, there)
+def _piece(line: FloatArray, at: float) -> FloatArray:
+    """(2, 3) the part of a line, (n, 3) in slices and pixels, around slice `at`."""
+    along = line[np.argsort(line[:, 0])]
+    ends = np.clip([at - _ROD_SLICES, at + _ROD_SLICES], along[0, 0], along[-1, 0])
+    return np.stack([np.interp(ends, along[:, 0], along[:, axis]) for axis in range(3)], axis=1)
 
 
 def outline(ellipse: Ellipse, count: int = 60) -> FloatArray:

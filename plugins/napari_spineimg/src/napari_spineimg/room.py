@@ -22,6 +22,7 @@ from napari_spineimg import windows
 from napari_spineimg.display import lps_from_world, world_from_lps
 from napari_spineimg.fixed import fix
 from napari_spineimg.plane_view import Line
+from napari_spineimg.scrolling import spare
 from napari_spineimg.sessions import Sessions
 from napari_spineimg.study import Study, middle_lps_mm, study_of
 
@@ -111,6 +112,7 @@ class Room:
         if study is None:
             return
         layer.get_status = self._status(study, layer.get_status)
+        spare(layer)
         layer.events.contrast_limits.connect(self._show_facts)
         layer.events.visible.connect(self._seen)
         fix(layer, study.display.scale, study.display.translate, self.said.emit)
