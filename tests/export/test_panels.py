@@ -162,7 +162,8 @@ def test_a_single_view_row_by_row_is_the_same_picture(name):
     Planted: the weights of the two slices exchanged; the shear between rows left out; the gap forgotten.
     """
     whole = lattice(name)
-    keep = [k for k in range(whole.shape[0]) if k not in (11, 12)]
+    half = whole.shape[0] // 2
+    keep = [k for k in range(whole.shape[0]) if k not in (half + 2, half + 3)]
     shape = (len(keep), *whole.shape[1:])
     geometry = Geometry(shape, whole.origins_lps_mm[keep], whole.row_step_lps_mm, whole.column_step_lps_mm)
     hu = np.random.default_rng(5).normal(0, 300, shape).astype(np.float32)
