@@ -191,7 +191,7 @@ def test_session_comes_back_after_a_crash(reading: Any, user_data: Path, scan: C
     assert len(kept) == 1
     before = widget.session.vertebra("L2")
     hand.viewer.layers.clear()
-    assert not widget.isEnabled()
+    assert not widget.clicking.isEnabled()
     hand.viewer.open(str(scan("clean")), plugin="napari-spineimg")
     hand.settle()
     after = widget.session.vertebra("L2")

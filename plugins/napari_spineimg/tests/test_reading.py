@@ -91,6 +91,38 @@ def test_letters_of_every_view(reading: Any) -> None:
     assert hand.pixel(center + [0, 0, 10]).y() < hand.pixel(center).y()
 
 
+def test_the_head_stays_up_when_the_axes_are_rolled(reading: Any) -> None:
+    """napari's key goes axial, sagittal, coronal and round again. Planted: napari's own roll, which lays the coronal
+    plane on its side."""
+    hand = reading("prone")
+    seen = []
+    for _ in range(4):
+        hand.press(Qt.Key.Key_E, Qt.KeyboardModifier.ControlModifier)
+        seen.append("".join(hand.room.letters()))
+    assert seen == ["APHF", "RLHF", "RLAP", "APHF"]
+    hand.viewer.dims.transpose()  # what the reader turns by hand stays turned, and the letters say so
+    assert hand.room.letters() == ("H", "F", "A", "P")
+
+
+def test_the_third_picture_shows_the_plane_of_a_roi(reading: Any) -> None:
+    """Its name, its plane and its ellipse. Planted: lines left as they were, so that the ellipse was missing."""
+    hand = reading()
+    planes, widget = hand.open("Linked planes"), hand.open("Vertebral HU")
+    widget.measure("L2", scans.body_center("L2"))
+    third = planes.planes["axial"]
+    assert third._lines == []
+    planes.third.setCurrentIndex(2)
+    mid = widget.session.ellipses("L2")[1]
+    assert third.title == "L2 mid plane"
+    assert len(third._lines) == 1
+    normal = np.cross(third.view.right_lps, third.view.down_lps)
+    np.testing.assert_allclose(np.abs(normal @ mid.normal_lps), 1.0)
+    np.testing.assert_allclose((third._lines[0].points_lps_mm - third.view.center_lps_mm) @ normal, 0.0, atol=1e-6)
+    planes.third.setCurrentIndex(0)
+    assert third.title == "axial"
+    assert third._lines == []
+
+
 def test_windows_by_key(reading: Any) -> None:
     hand = reading()
     layer = hand.room.layer
@@ -148,7 +180,10 @@ def test_what_is_refused_can_be_looked_at(reading: Any, tmp_path: Path) -> None:
     hand = reading(path=tmp_path / "labels.nii.gz")
     widget = hand.open("Vertebral HU")
     assert "label map" in widget.message.text()
-    assert not widget.isEnabled()
+    assert not widget.clicking.isEnabled()
+    assert not widget.table.isEnabled()
+    assert widget.message.isEnabled()  # grey on grey could not be read
+    assert "Nothing can be measured" in widget.banner.head.text()
     assert widget.session is None
 
 

@@ -30,7 +30,7 @@ KEYS = (
     ("Shift+B", "back to clicking bodies"),
     ("Shift+Up, Shift+Down", "move the ellipse in hand by one slice"),
     ("Alt+Z, Alt+Y", "undo, redo"),
-    ("Ctrl+E", "next of axial, coronal, sagittal in the viewer (napari)"),
+    ("Ctrl+E", "next of axial, sagittal, coronal in the viewer"),
     ("Left, Right, wheel in a plane", "scroll"),
 )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from napari.settings import get_settings
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 _WIDEST = 0.42
 """Of the screen's width: what a widget takes at most without being asked. Engineering choice."""
@@ -21,6 +21,11 @@ class Docked(QWidget):
         self.in_sight = True
         """False behind another tab, where Qt still calls a widget visible."""
         self._area: QScrollArea | None = None
+        self.message = QLabel()
+        """One sentence for the reader."""
+        self.message.setWordWrap(True)
+        self.message.setTextFormat(Qt.TextFormat.PlainText)
+        self.message.hide()
         get_settings().appearance.events.font_size.connect(self._dress)
         self._dress()
 
@@ -47,6 +52,18 @@ class Docked(QWidget):
         layout.addWidget(self._area)
         self._widen()
 
+    def say(self, words: str) -> None:
+        """Shows one sentence to the reader; "" takes it away."""
+        self.message.setText(words)
+        self.message.setVisible(bool(words))
+
+    def allow(self, on: bool) -> None:
+        """Lets the reader use the widget or not; the sentence that says why not stays as easy to read as ever."""
+        inner = self._area.widget() if self._area is not None else None
+        if inner is not None:
+            for part in inner.findChildren(QWidget, options=Qt.FindChildOption.FindDirectChildrenOnly):
+                part.setEnabled(on or part is self.message)
+
     def _widen(self) -> None:
         """Wide enough for its rows at the size of the text, as far as the picture keeps room."""
         inner = self._area.widget() if self._area is not None else None
@@ -54,9 +71,14 @@ class Docked(QWidget):
         if self._area is None or inner is None or screen is None:
             return
         bar = self._area.verticalScrollBar()
-        needed = inner.minimumSizeHint().width() + (bar.sizeHint().width() if bar is not None else 0)
+        needed = max(inner.minimumSizeHint().width(), self.wanted_width())
+        needed += bar.sizeHint().width() if bar is not None else 0
         letters = self._width_chars * self.fontMetrics().averageCharWidth()
         self.setMinimumWidth(max(letters, min(needed, round(_WIDEST * screen.availableGeometry().width()))))
+
+    def wanted_width(self) -> int:
+        """Pixels that its parts want beside what they need at least."""
+        return 0
 
     def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
         super().showEvent(event)

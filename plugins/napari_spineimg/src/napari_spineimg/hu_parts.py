@@ -26,6 +26,8 @@ from spineimg.results import VertebraResult
 from napari_spineimg import texts
 
 _PLAIN = "#3a4754"
+_LONGEST = ("T12 ?", "UIV", "1000.0", "100 / 100 / 100", "100", "100%", "◆ indeterminate")
+"""Cells of a row that is as long as rows usually get."""
 
 
 class FlagBanner(QFrame):
@@ -48,14 +50,18 @@ class FlagBanner(QFrame):
     def show_vertebra(self, vertebra: VertebraResult | None) -> None:
         """None: nothing is measured."""
         if vertebra is None:
-            self._show("Nothing measured yet", "Choose a level and click into its body.", _PLAIN)
-            self.setToolTip("The number of the chosen vertebra, or the flag of the LIV, stands here")
+            self.show_nothing("Nothing measured yet", "Choose a level and click into its body.")
             return
         colour = _PLAIN if vertebra.flag is None else texts.CALLS[vertebra.flag.call].colour
         slices = " / ".join(texts.number(one.mean_hu, 0) for one in vertebra.hu.slices)
         detail = texts.against(vertebra) or (f"slices {slices} HU" if slices else texts.why_not(vertebra))
         self._show(texts.headline(vertebra), detail, colour)
         self.setToolTip("\n".join(texts.notes_of(vertebra)))
+
+    def show_nothing(self, head: str, words: str) -> None:
+        """Words in place of a number."""
+        self._show(head, words, _PLAIN)
+        self.setToolTip("The number of the chosen vertebra, or the flag of the LIV, stands here")
 
     def _show(self, head: str, numbers: str, colour: str) -> None:
         self.head.setText(head)
@@ -143,6 +149,14 @@ class VertebraTable(QTableWidget):
         """The level of the selected row."""
         row = self.currentRow()
         return self._levels[row] if 0 <= row < len(self._levels) else None
+
+    def full_width(self) -> int:
+        """Pixels in which rows as long as they usually get are seen whole, beside a bar to scroll by."""
+        letters = self.fontMetrics().horizontalAdvance
+        cells = zip(texts.COLUMNS, _LONGEST, strict=True)
+        bar = self.verticalScrollBar()
+        width = sum(max(letters(name), letters(cell)) + letters("00") for name, cell in cells)
+        return width + 2 * self.frameWidth() + (bar.sizeHint().width() if bar is not None else 0)
 
     def level_at(self, row: int) -> str | None:
         return self._levels[row] if 0 <= row < len(self._levels) else None

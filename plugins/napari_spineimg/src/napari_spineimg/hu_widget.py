@@ -48,6 +48,7 @@ _TABS = (
     "Keys of the keyboard",
 )
 _WIDTH_CHARS = 48
+_MARGIN_PX = 4
 _IDLE_MS = 1500
 
 
@@ -78,10 +79,6 @@ class HuWidget(Docked):
 
     def _build(self) -> None:
         self.banner, self.table, self.profile, self.busy = FlagBanner(), VertebraTable(), Profile(), BusyRow()
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextFormat(Qt.TextFormat.PlainText)
-        self.message.hide()
         self.by_hand = QPushButton("Place three ellipses by hand")
         self.by_hand.setToolTip("Puts three ellipses of a usual size around the click, to be moved onto the body")
         self.by_hand.hide()
@@ -100,7 +97,7 @@ class HuWidget(Docked):
         self.tabs.setMinimumHeight(190)
         inner = QWidget()
         layout = QVBoxLayout(inner)
-        layout.setContentsMargins(4, 4, 4, 4)
+        layout.setContentsMargins(*[_MARGIN_PX] * 4)
         layout.addLayout(self._mode_row())
         layout.addLayout(self._level_row())
         for part in (self.banner, self.busy, self.message, self.by_hand):
@@ -190,6 +187,10 @@ class HuWidget(Docked):
             "Alt-Y": lambda viewer: self.redo(),
         }
 
+    def wanted_width(self) -> int:
+        """No column of the table behind its edge."""
+        return self.table.full_width() + 2 * _MARGIN_PX
+
     def leave(self) -> None:
         """Takes the ROI layers and the keys away; what was measured is kept."""
         room = self.room
@@ -222,11 +223,6 @@ class HuWidget(Docked):
     def session(self) -> Session | None:
         return self._session
 
-    def say(self, words: str) -> None:
-        """Shows one sentence above the table; "" takes it away."""
-        self.message.setText(words)
-        self.message.setVisible(bool(words))
-
     def _study_changed(self) -> None:
         sessions = self.room.sessions
         self.actions_.stop_naming()
@@ -234,13 +230,15 @@ class HuWidget(Docked):
         self.current = None
         self.adjust(False)
         why_not = self._why_not()
-        self.setEnabled(not why_not)
+        self.allow(not why_not)
         if why_not or sessions is None:
             self._idle.stop()
             self.rois.close()
             self._session = None
             self.say(why_not)
             self._show(None)
+            head = "No CT is open" if self.room.study is None else "Nothing can be measured"
+            self.banner.show_nothing(head, "See below.")
             return
         self.say("")
         self.rois.close()

@@ -77,10 +77,9 @@ class ImplantWidget(Docked):
         self.bar = QProgressBar()
         self.bar.setToolTip("How far the run is; the viewer can be used meanwhile")
         self.bar.setRange(0, 1000)
-        self.message, self.grade = QLabel(), QLabel()
-        for label in (self.message, self.grade):
-            label.setWordWrap(True)
-            label.setTextFormat(Qt.TextFormat.PlainText)
+        self.grade = QLabel()
+        self.grade.setWordWrap(True)
+        self.grade.setTextFormat(Qt.TextFormat.PlainText)
         self.table = QTableWidget(0, len(_COLUMNS))
         name_columns(self.table, _COLUMNS, _COLUMN_TIPS)
         self.table.setToolTip("Choose a row to see the screw and to go there")
@@ -149,10 +148,6 @@ class ImplantWidget(Docked):
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def say(self, words: str) -> None:
-        self.message.setText(words)
-        self.message.setVisible(bool(words))
-
     def begin(self, screws: tuple[GivenScrew, ...]) -> None:
         """Runs the screen; with screws given, these are measured instead of searched for."""
         study, sessions = self.room.study, self.room.sessions
@@ -169,7 +164,7 @@ class ImplantWidget(Docked):
         self.bar.setValue(0)
         self.stop.setEnabled(on)
         for button in (self.start, self.move, self.add, self.remove):
-            button.setEnabled(not on)
+            button.setEnabled(not on and self.room.study is not None)
 
     def _cancel(self) -> None:
         self.stop.setEnabled(False)
@@ -196,10 +191,10 @@ class ImplantWidget(Docked):
 
     def _study_changed(self) -> None:
         self.run.close()
+        self.allow(self.room.study is not None)
         self._running(False)
         self.chosen, self.room.claimed = None, None
         self.move.setChecked(False)
-        self.setEnabled(self.room.study is not None)
         self.say("" if self.room.study is not None else "Open a CT after surgery first.")
         self._show()
 

@@ -70,7 +70,7 @@ class LinkedPlanes(Docked):
         room.study_changed.connect(self._study_changed)
         room.point_changed.connect(self._point_changed)
         room.rois_changed.connect(self._draw_lines)
-        self.third.currentIndexChanged.connect(lambda _: self._again(_AXIAL))
+        self.third.currentIndexChanged.connect(self._third_chosen)
         for name, plane in self.planes.items():
             plane.clicked.connect(room.click)
             plane.pointed.connect(partial(self._pointed))
@@ -111,6 +111,11 @@ class LinkedPlanes(Docked):
         for name in self.planes:
             self._again(name)
 
+    def _visibility_changed(self, visible: bool) -> None:
+        super()._visibility_changed(visible)
+        if visible:
+            self._point_changed()
+
     def _again(self, name: str) -> None:
         self._shown.pop(name, None)
         self._show(name)
@@ -119,13 +124,12 @@ class LinkedPlanes(Docked):
         """Draws a plane through the crosshair, sampling it only where the crosshair left the one that is shown."""
         study, point = self.room.study, self.room.point_lps_mm
         plane = self.planes[name]
-        if study is None or point is None:
+        if study is None or point is None or not self.in_sight:
             return
-        view = self._roi_view() if name == _AXIAL else None
-        flat = view is None and study.display.exact
+        roi_view = self._roi_view() if name == _AXIAL else None
+        flat = roi_view is None and study.display.exact
         axis = _WORLD_AXIS[name]
-        if view is None:
-            view = _whole_view(name, study, point)
+        view = roi_view or _whole_view(name, study, point)
         key = tuple(np.round(np.concatenate([view.center_lps_mm, view.right_lps, view.down_lps]), 3))
         if self._shown.get(name) != key:
             self._shown[name] = key
@@ -134,6 +138,7 @@ class LinkedPlanes(Docked):
             else:
                 step = min(study.volume.geometry.spacing_mm[1:])
                 picture = sample(study.loaded_volume(), [view], [step], 0.0)[0]
+            plane.title = name if roi_view is None else f"{self.room.current} {self._third_position()} plane"
             plane.show_picture(view, picture)
         plane.show_point(point)
 
@@ -143,6 +148,10 @@ class LinkedPlanes(Docked):
             return None
         ellipse = self.room.ellipses.get((self.room.current or "", self.third.currentData()))
         return None if ellipse is None else facing(ellipse.normal_lps, ellipse.center_lps_mm, _ROI_VIEW_MM)
+
+    def _third_chosen(self, _: int) -> None:
+        self._again(_AXIAL)
+        self._draw_lines()
 
     def _draw_lines(self) -> None:
         """ROIs in every plane: outlines as they project, those of the level in hand in another colour."""

@@ -28,6 +28,9 @@ from napari_spineimg.study import Study, middle_lps_mm, study_of
 
 _BOX: dict[str, Any] = {"visible": False, "box": True, "box_color": "#101418"}
 """Words in the picture stand on black, whatever the theme."""
+_UPRIGHT = {0: (0, 1, 2), 2: (2, 0, 1), 1: (1, 0, 2)}
+"""Orders of the viewer's axes by the one that is scrolled through, the head up: axial, sagittal, coronal. The viewer's
+button goes round in this order."""
 _EDGES = ("middle_left", "middle_right", "top_center", "bottom_center")
 _rooms: WeakKeyDictionary[Any, Room] = WeakKeyDictionary()
 
@@ -54,6 +57,7 @@ class Room:
     def __init__(self, viewer: Any) -> None:
         self._viewer = ref(viewer)
         self._moving = False
+        self._order: tuple[int, ...] = viewer.dims.order
         self.study: Study | None = None
         self.layer: Any = None
         self.point_lps_mm: FloatArray | None = None
@@ -90,7 +94,7 @@ class Room:
         viewer.layers.events.inserted.connect(self._inserted)
         viewer.layers.events.removed.connect(self._removed)
         viewer.layers.selection.events.active.connect(self._activated)
-        viewer.dims.events.order.connect(self._show_letters)
+        viewer.dims.events.order.connect(self._turned)
         viewer.dims.events.ndisplay.connect(self._show_letters)
         viewer.scene.camera.events.orientation.connect(self._show_letters)
         viewer.dims.events.current_step.connect(self._scrolled)
@@ -244,6 +248,18 @@ class Room:
         """Lets all planes draw these lines beside the ROIs."""
         self.lines = lines
         self.rois_changed.emit()
+
+    def _turned(self, event: Any = None) -> None:
+        """napari's button rolls the axes, which lays every second plane on its side: the next upright one is shown."""
+        dims = self.viewer.dims
+        was, self._order = self._order, dims.order
+        if self.study is not None and dims.ndim == 3 and dims.order == (was[-1], *was[:-1]):
+            axes = list(_UPRIGHT)
+            after = _UPRIGHT[axes[(axes.index(was[0]) + 1) % 3]]
+            if was == _UPRIGHT[was[0]] and dims.order != after:
+                dims.order = after
+                return
+        self._show_letters()
 
     # -- what is written into the picture -----------------------------------------------------------------------------
 
