@@ -25,9 +25,9 @@ unit:
 	@tools/setup.sh test
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 
-# The plugin's tests need a window: a virtual screen, where xvfb-run is there.
+# The plugin's tests need a window: a virtual screen, where xvfb-run is there; one more for each of the two processes.
 PLUGIN_TESTS := LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1366x768x24" \
-  $(BIN)/python -m pytest -m "not slow" plugins/napari_spineimg/tests
+  $(BIN)/python -m pytest -n 2 -m "not slow" plugins/napari_spineimg/tests
 plugin:
 	@tools/setup.sh test
 	@if command -v xvfb-run >/dev/null 2>&1; then \

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +16,27 @@ import scans
 from hands import Hand
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
+
+
+_screens: list[subprocess.Popen[bytes]] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of several processes that test side by side has a screen and a clipboard of its own."""
+    if "PYTEST_XDIST_WORKER" not in os.environ or shutil.which("Xvfb") is None:
+        return
+    reads, writes = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writes), "-screen", "0", "1366x768x24", "-nolisten", "tcp"]
+    _screens.append(subprocess.Popen(command, pass_fds=(writes,), stderr=subprocess.DEVNULL))
+    os.close(writes)
+    with os.fdopen(reads) as number:
+        os.environ["DISPLAY"] = f":{number.readline().strip()}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for screen in _screens:
+        screen.terminate()
+        screen.wait()
 
 
 @pytest.fixture(autouse=True)
