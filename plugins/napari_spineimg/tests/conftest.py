@@ -17,7 +17,6 @@ from hands import Hand
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-
 _screens: list[subprocess.Popen[bytes]] = []
 
 

@@ -26,7 +26,7 @@ from spineimg.results import VertebraResult
 from napari_spineimg import texts
 
 _PLAIN = "#3a4754"
-_LONGEST = ("T12 ?", "UIV", "1000.0", "100 / 100 / 100", "100", "100%", "◆ indeterminate")
+LONGEST = ("T12 ?", "UIV", "1000.0", "100 / 100 / 100", "100", "100%", "◆ indeterminate")
 """Cells of a row that is as long as rows usually get."""
 
 
@@ -150,14 +150,6 @@ class VertebraTable(QTableWidget):
         row = self.currentRow()
         return self._levels[row] if 0 <= row < len(self._levels) else None
 
-    def full_width(self) -> int:
-        """Pixels in which rows as long as they usually get are seen whole, beside a bar to scroll by."""
-        letters = self.fontMetrics().horizontalAdvance
-        cells = zip(texts.COLUMNS, _LONGEST, strict=True)
-        bar = self.verticalScrollBar()
-        width = sum(max(letters(name), letters(cell)) + letters("00") for name, cell in cells)
-        return width + 2 * self.frameWidth() + (bar.sizeHint().width() if bar is not None else 0)
-
     def level_at(self, row: int) -> str | None:
         return self._levels[row] if 0 <= row < len(self._levels) else None
 
@@ -215,6 +207,14 @@ def name_columns(table: QTableWidget, names: Sequence[str], tips: Sequence[str])
         item = table.horizontalHeaderItem(column)
         if item is not None:
             item.setToolTip(tip)
+
+
+def full_width(table: QTableWidget, names: Sequence[str], longest: Sequence[str]) -> int:
+    """Pixels in which the heads of the columns and rows as long as they usually get are seen whole, beside a bar to
+    scroll by."""
+    letters, bar = table.fontMetrics().horizontalAdvance, table.verticalScrollBar()
+    width = sum(max(letters(name), letters(cell)) + letters("00") for name, cell in zip(names, longest, strict=True))
+    return width + 2 * table.frameWidth() + (bar.sizeHint().width() if bar is not None else 0)
 
 
 def level_names() -> tuple[str, ...]:

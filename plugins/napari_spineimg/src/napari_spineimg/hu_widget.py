@@ -27,11 +27,12 @@ from spineimg.results import VertebraResult
 from spineimg.rois import Ellipse
 from spineimg.volume import Verdict
 
+from napari_spineimg import texts
 from napari_spineimg.clicking import Clicking
 from napari_spineimg.dialogs import keys_text
 from napari_spineimg.docked import Docked
 from napari_spineimg.hu_actions import HuActions
-from napari_spineimg.hu_parts import BusyRow, FlagBanner, VertebraTable, level_names
+from napari_spineimg.hu_parts import LONGEST, BusyRow, FlagBanner, VertebraTable, full_width, level_names
 from napari_spineimg.profile import Profile
 from napari_spineimg.roi_layer import RoiLayer
 from napari_spineimg.roi_shapes import ring, shifted
@@ -189,7 +190,7 @@ class HuWidget(Docked):
 
     def wanted_width(self) -> int:
         """No column of the table behind its edge."""
-        return self.table.full_width() + 2 * _MARGIN_PX
+        return full_width(self.table, texts.COLUMNS, LONGEST) + 2 * _MARGIN_PX
 
     def leave(self) -> None:
         """Takes the ROI layers and the keys away; what was measured is kept."""

@@ -30,7 +30,7 @@ from spineimg.results import CaseResult
 
 from napari_spineimg import outputs
 from napari_spineimg.docked import Docked
-from napari_spineimg.hu_parts import name_columns
+from napari_spineimg.hu_parts import full_width, name_columns
 from napari_spineimg.implant_layer import ImplantLayer, colour_of, lines_of
 from napari_spineimg.menus import fill
 from napari_spineimg.plane_view import Line
@@ -41,6 +41,8 @@ from napari_spineimg.session import attempt
 from napari_spineimg.texts import DASH, WORDS, number, screw_report
 
 _COLUMNS = ("Screw", "Loosening", "Median mm", "90 %", "> 1 mm", "Ø mm", "Length mm")
+_LONGEST = ("screw-10", "○ not assessed", "0.0", "0.0–0.0", "100%", "7.0", "45")
+"""Cells of a row that is as long as rows usually get."""
 _COLUMN_TIPS = (
     "Level and side",
     "Loosening: a lucent zone wider than 1 mm around enough of the screw",
@@ -52,6 +54,7 @@ _COLUMN_TIPS = (
 )
 _EDITING = "screws"
 _WIDTH_CHARS = 52
+_MARGIN_PX = 4
 
 
 class ImplantWidget(Docked):
@@ -105,7 +108,7 @@ class ImplantWidget(Docked):
         self.propose.hide()
         inner = QWidget()
         layout = QVBoxLayout(inner)
-        layout.setContentsMargins(4, 4, 4, 4)
+        layout.setContentsMargins(*[_MARGIN_PX] * 4)
         layout.addLayout(_row(self.start, self.stop))
         for part in (self.bar, self.message, self.grade, self.table):
             layout.addWidget(part)
@@ -135,6 +138,10 @@ class ImplantWidget(Docked):
         table = ("Copy the table", self.copy_table, "To the clipboard, for a spreadsheet")
         report = ("Copy a paragraph for the report", self.copy_report, "To the clipboard, in plain sentences")
         return fill(QMenu(self), [*files, None, table, report])
+
+    def wanted_width(self) -> int:
+        """No column of the table behind its edge."""
+        return full_width(self.table, _COLUMNS, _LONGEST) + 2 * _MARGIN_PX
 
     def leave(self) -> None:
         """Ends the run and takes the layer away; what was found is kept."""
