@@ -142,11 +142,55 @@ def neck_screws() -> list[Piece]:
     return [Piece(a, a + way, 3.25) for a in starts] + [Piece(a - 0.06 * way, a, 4.2) for a in starts]
 
 
+def nail_locked() -> list[Piece]:
+    """A nail in a long bone, with screws that run through it from front to back."""
+    nail = [Piece(np.array([0.0, 0, 40]), np.array([0.0, 0, -40]), 4.5)]
+    return nail + [Piece(np.array([0.0, 17, z]), np.array([0.0, -17, z]), 2.5, cone_mm=2.0) for z in (25.0, -10.0)]
+
+
+def plate_screws() -> list[Piece]:
+    """A plate of 12 x 4 mm on the back of a long bone, with screws that point forward."""
+    rows = [Piece(np.array([x, 18.0, 34]), np.array([x, 18.0, -34]), 2.0, STEEL) for x in (-4.0, -1.4, 1.4, 4.0)]
+    return rows + [Piece(np.array([0.0, 17, z]), np.array([0.0, -18, z]), 2.25, STEEL, 1.0) for z in (-17.0, 0.0, 17.0)]
+
+
+def cup_screws() -> list[Piece]:
+    """The ball of a hip, and two screws of its cup, one forward and one up."""
+    ball = np.array([0.0, 0.0, 0.0])
+    forward, up = np.array([-0.34, -0.72, 0.6]), np.array([-0.45, 0.35, 0.82])
+    screws = [Piece(ball + 13 * way, ball + 42 * way, 3.25, cone_mm=5.0) for way in (forward, up)]
+    # Cylinders of several lengths make about a ball.
+    return [
+        *(Piece(ball - h * UP, ball + h * UP, float(np.sqrt(256 - h * h)), 17000.0) for h in (3.0, 7.0, 11.0, 14.0)),
+        *screws,
+    ]
+
+
+def cannula() -> list[Piece]:
+    """A steel cannula of 3.2 mm with its handle, through a pedicle into the body."""
+    back, front = np.array([22.0, 45.0, 9.0]), np.array([6.0, -32.0, -2.0])
+    away = (back - front) / np.linalg.norm(back - front)
+    return [Piece(back, front, 1.6, STEEL), Piece(back + 8 * away, back, 5.0, STEEL)]
+
+
+def flat_cages() -> list[Piece]:
+    """Two threaded cages, from back to front between two vertebrae, which end flat."""
+    return [Piece(np.array([x, 10.0, 0.0]), np.array([x, -12.0, 0.0]), 4.3) for x in (-9.0, 9.0)]
+
+
+def cage_walls() -> list[Piece]:
+    """The walls of a cage, each 3 mm thick, 9 mm high and 27 mm deep."""
+    heights = (-3.0, -1.5, 0.0, 1.5, 3.0)
+    sides = [Piece(np.array([x, 12.0, h]), np.array([x, -15.0, h]), 1.5) for x in (-13.0, 13.0) for h in heights]
+    return sides + [Piece(np.array([-13.0, y, h]), np.array([13.0, y, h]), 1.5) for y in (11.0, -13.5) for h in heights]
+
+
 NO_SCREWS = {
     one.__name__: one
     for one in (
         *(stent, sternal_wires, pacemaker_lead, cord_stimulator, cage, cement, gut_contrast, electrodes, clips),
-        *(teeth, k_wires, hooks, hip_stem, neck_screws),
+        *(teeth, k_wires, hooks, hip_stem, neck_screws, nail_locked, plate_screws, cup_screws, cannula),
+        *(flat_cages, cage_walls),
     )
 }
 

@@ -154,7 +154,7 @@ def test_a_thread_is_seen_on_the_edge() -> None:
     left = np.exp(-2 * (np.pi * sigma / 2.75) ** 2)
     wave = 0.35 * left * np.cos(2 * np.pi * places[:, 0] / 2.75 + angle + 1.0)
     residuals = slope * wave + rng.normal(0, 0.03, 3000)
-    thread = find_thread(places, residuals, np.full(3000, slope), sigma)
+    thread = find_thread(places, residuals, np.full(3000, slope), sigma, 2.9)
     assert thread.pitch_mm == pytest.approx(2.75)
     assert thread.starts == -1
     assert thread.wave_mm == pytest.approx(0.35 * left, rel=0.05)
@@ -196,9 +196,26 @@ def test_a_shaft_with_a_bad_edge_does_not_tell_the_blur() -> None:
 def test_a_plain_shaft_has_no_thread() -> None:
     rng = np.random.default_rng(4)
     places = np.stack([rng.uniform(-15, 15, 3000), *rng.normal(0, 3, (2, 3000))], axis=1)
-    thread = find_thread(places, rng.normal(0, 0.05, 3000), np.full(3000, 0.4), 0.36)
+    thread = find_thread(places, rng.normal(0, 0.05, 3000), np.full(3000, 0.4), 0.36, 2.9)
     assert thread.crest_mm is None
     assert thread.explained < 0.12
+
+
+def test_thin_screws_have_shallow_threads() -> None:
+    """What threads usually have, which a weak wave leans on, is less for a screw of 3.5 mm than for one of 6.5 mm:
+    the wave of 0.375 +- 0.094 mm meets 0.33 +- 0.09 mm, and 0.45 +- 0.12 mm.
+
+    Planted: one usual height for all screws (3.5 mm read 0.45 mm too thick).
+    """
+    sigma, pitch, amplitude = 0.6, 2.0, 0.3
+    rng = np.random.default_rng(5)
+    places = np.stack([rng.uniform(-12, 12, 3000), *rng.normal(0, 1.7, (2, 3000))], axis=1)
+    left = np.exp(-2 * (np.pi * sigma / pitch) ** 2)
+    angle = np.arctan2(places[:, 2], places[:, 1])
+    residuals = 0.4 * amplitude * left * np.cos(2 * np.pi * places[:, 0] / pitch - angle)
+    thin, thick = (find_thread(places, residuals, np.full(3000, 0.4), sigma, radius) for radius in (1.5, 2.9))
+    assert thin.crest_mm == pytest.approx(0.35, abs=0.015)
+    assert thick.crest_mm == pytest.approx(0.40, abs=0.015)
 
 
 def test_a_marked_screw_is_refined() -> None:

@@ -12,7 +12,7 @@ from spineimg.geometry import Geometry
 from spineimg.implants.detect import Metal, find_metal
 from spineimg.volume import ArraySource, CTVolume
 from tests.implants.implant_cases import Build, construct, errors
-from tests.implants.metal_scenes import NO_SCREWS, SCREWS, THICK, USUAL, reoriented
+from tests.implants.metal_scenes import NO_SCREWS, SCREWS, THICK, USUAL, hold, reoriented, screw
 
 ODD = {"cement", "gut_contrast", "cord_stimulator", "k_wires", "teeth"}
 
@@ -25,7 +25,8 @@ def _scan(build: Build, spacing: tuple[float, float, float], clip: float | None)
 @pytest.mark.parametrize("name", sorted(NO_SCREWS))
 def test_no_screw_and_no_rod(name: str, clip: float | None) -> None:
     """Planted: any tube beside a steep piece of metal held for a screw (cement gave two); the HU of a shaft not asked
-    (contrast in an appendix was a screw of 41 mm)."""
+    (contrast in an appendix was a screw of 41 mm); any wider metal behind a shaft taken for a tulip (screws through
+    nails, under plates and beside a hip's ball)."""
     for spacing in (USUAL, THICK) if name in ODD else (USUAL,):
         metal = find_metal(_scan(Build({}, NO_SCREWS[name]()), spacing, clip))
         assert [(s.shaft.diameter_mm, s.shaft.length_mm) for s in metal.screws] == []
@@ -53,6 +54,26 @@ def _all_found(build: Build, metal: Metal, length_mm: float) -> None:
         assert abs(error["length_mm"]) <= length_mm, error
         assert abs(error["diameter_mm"]) <= 0.5, error
         assert error["axis_deg"] <= 2.0, error
+
+
+@pytest.mark.parametrize(("diameter", "step_mm"), [(4.0, 2.0), (5.5, 3.0)])
+def test_whole_thin_shafts_in_thick_slices_have_no_gap(diameter: float, step_mm: float) -> None:
+    """A shaft thinner than two slices that crosses them obliquely looks notched at every crossing; a missing piece of
+    two slices is still a gap.
+
+    Planted: the core between two slices held against the end of the scale (two to three gaps in each shaft).
+    """
+    whole = {
+        f"{n}": screw([18.0, 10.0, 30.0 * n], [-0.2, -1, lean], 36.0, diameter)
+        for n, lean in enumerate((0.06, 0.12, -0.17))
+    }
+    thick = {name: (replace(shaft, hu=5600.0), tulip) for name, (shaft, tulip) in whole.items()}
+    build = hold(thick, [["0", "1", "2"]])
+    gapped = replace(build.screws["1"], gap=(20.0, 2 * step_mm))
+    for shown, gaps in ((build, [0, 0, 0]), (replace(build, screws={**build.screws, "1": gapped}), [0, 1, 0])):
+        metal = find_metal(_scan(shown, (step_mm, 0.8, 0.8), 3071.0))
+        by_height = sorted(metal.screws, key=lambda one: one.shaft.head_lps_mm[2])
+        assert [len(one.gaps) for one in by_height] == gaps
 
 
 def test_two_constructs() -> None:

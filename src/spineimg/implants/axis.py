@@ -237,11 +237,11 @@ def _fit_side(
         along = float(np.sqrt(blur[0, 0]))
         if attempt == 1:
             seen = flat < _FLAT
-            thread = find_thread(place[seen], residuals[seen], by_radius[seen], along, settings.thread)
+            thread = find_thread(place[seen], residuals[seen], by_radius[seen], along, radius, settings.thread)
             if thread.crest_mm is None:
                 break
         elif attempt > 1:
-            thread = sharpened(thread, place, residuals, by_radius, along)
+            thread = sharpened(thread, place, residuals, by_radius, along, radius)
     return SideFit(axis, (low, high), radius, edge, thread, misfit)
 
 

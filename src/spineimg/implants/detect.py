@@ -19,6 +19,7 @@ from spineimg.implants.breach import surface_of
 from spineimg.implants.breaks import shaft_gaps
 from spineimg.implants.detect_settings import DetectSettings
 from spineimg.implants.given import Candidate, GivenScrew, not_given, refined
+from spineimg.implants.holder import may_hold
 from spineimg.implants.levels import KnownVertebra, level_of, reading_order, sides_of
 from spineimg.implants.lone import stands_alone
 from spineimg.implants.metal_map import MetalMap, map_metal
@@ -26,7 +27,7 @@ from spineimg.implants.model import Gap, OtherMetal, Progress, Rod, Shaft, Vecto
 from spineimg.implants.other import Construct, other_metal
 from spineimg.implants.psf import Psf, estimate_psf, usual_psf
 from spineimg.implants.rod_ends import RodTrace, at_breaks, distinct, join_traces, parted
-from spineimg.implants.rods import RodLine, RodPieces, finish_rod, rod_pieces, trace_rod
+from spineimg.implants.rods import RodLine, RodPieces, any_bare, finish_rod, rod_pieces, trace_rod
 from spineimg.implants.tubes import (
     End,
     Tube,
@@ -103,6 +104,7 @@ def find_metal(
     shafts = join_tubes([without_tulips(tube) for tube in flat], 8.0, 2.0, 15.0)
     usual = usual_psf(volume.geometry, volume.acquisition)
     tubes_of_rods = [(rod, rod_pieces(metal, rod, usual, chosen.axis)) for rod in rods]
+    tubes_of_rods = [one for one in tubes_of_rods if _is_round(metal, one[1], chosen)]
     found, psf, scan_psf = _fitted(metal, shafts, tubes_of_rods, usual, chosen)
     tell(0.8, "measuring screws and rods")
     screws = [Candidate(fit) for fit in found]
@@ -126,6 +128,13 @@ def _along_spine(metal: MetalMap, steep: list[Tube], settings: DetectSettings) -
     parts = [part for tube in steep for narrow in narrow_parts(tube) for part in at_breaks(narrow)]
     joined = join_tubes(parts, settings.rod_gap_mm, 2.5, 35.0)
     return [part for tube in joined for part in parted(metal, tube, settings.breaks.widest_mm)]
+
+
+def _is_round(metal: MetalMap, cylinders: RodPieces, settings: DetectSettings) -> bool:
+    """Whether a tube that may be a rod, once fitted, is neither a nail nor a plate: no thicker than rods are, and one
+    of its pieces bare. Where none of it could be fitted nothing is known."""
+    radii = [piece.radius_mm for piece in cylinders.fits]
+    return not radii or (float(np.median(radii)) <= settings.rod_fitted_mm and any_bare(metal, cylinders))
 
 
 def _fitted(
@@ -417,9 +426,13 @@ def _behind(tube: Tube, rod: Tube) -> float:
 def _is_screw(metal: MetalMap, fit: ShaftFit, rods: Sequence[Tube], settings: DetectSettings) -> bool:
     thin, thick = settings.shaft_radius_mm
     good = thin <= fit.radius_mm <= thick and settings.shaft_mm[0] <= fit.length_mm <= settings.shaft_mm[1]
-    long = [rod for rod in rods if rod.length_mm >= settings.least_rod_mm]
-    seated = fit.has_head or any(_seat_distance(fit, rod) <= settings.seat_mm for rod in long)
-    return good and fit.misfit <= settings.worst_misfit and (seated or stands_alone(metal, fit, settings.lone))
+    good = good and fit.misfit <= settings.worst_misfit and fit.length_mm <= settings.most_slender * 2 * fit.radius_mm
+    if not good:
+        return False
+    on_rod = any(_seat_distance(fit, rod) <= settings.seat_mm for rod in rods if rod.length_mm >= settings.least_rod_mm)
+    if fit.has_head or on_rod:
+        return may_hold(metal, fit, on_rod, settings.holder)
+    return stands_alone(metal, fit, settings.lone)
 
 
 def _is_metal(metal: MetalMap, fit: ShaftFit, settings: DetectSettings) -> bool:

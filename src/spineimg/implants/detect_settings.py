@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from spineimg.implants.axis import AxisSettings
 from spineimg.implants.breaks import BreakSettings
+from spineimg.implants.holder import HolderSettings
 from spineimg.implants.lone import LoneSettings
 from spineimg.implants.metal_map import MapSettings
 from spineimg.implants.tubes import TubeSettings
@@ -20,6 +21,7 @@ class DetectSettings:
     tubes: TubeSettings = field(default_factory=TubeSettings)
     axis: AxisSettings = field(default_factory=AxisSettings)
     lone: LoneSettings = field(default_factory=LoneSettings)
+    holder: HolderSettings = field(default_factory=HolderSettings)
     rod_angle_deg: float = setting(
         42.0,
         "deg",
@@ -68,6 +70,20 @@ class DetectSettings:
         (0.5, 6.0),
         "rods have diameters of 3.2 to 6.35 mm; blooming adds up to 1 mm to the radius. A lead in the canal has 0.7 mm",
         "Thinnest and thickest tube that may be a rod, radius.",
+    )
+    rod_fitted_mm: float = setting(
+        3.8,
+        "mm",
+        (3.2, 6.0),
+        "rods are up to 6.35 mm thick, and of cobalt-chrome on a clipped scale read 0.7 mm more; nails have 8 mm and more",
+        "Thickest fitted rod, radius.",
+    )
+    most_slender: float = setting(
+        18.0,
+        "diameters",
+        (10.0, 40.0),
+        "screws of 3.5 x 45 and 7.5 x 100 mm have 15 diameters of their mean cylinder; cannulas 20 and more",
+        "Longest shaft for its thickness.",
     )
     least_metal_hu: float = setting(
         3500.0,

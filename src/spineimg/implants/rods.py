@@ -119,6 +119,12 @@ def _radius_mm(metal: MetalMap, pieces: Sequence[SideFit]) -> float:
     return float(np.median(bare or [piece.radius_mm for piece in pieces]))
 
 
+def any_bare(metal: MetalMap, cylinders: RodPieces) -> bool:
+    """Whether around one piece at least there is no other metal; all along a plate there is, to its sides."""
+    beside = (metal_beside(metal, _on_axis(fit), fit.radius_mm, metal.seed_hu / 0.6) for fit in cylinders.fits)
+    return any(float(np.median(part)) < CROWDED for part in beside)
+
+
 def _smooth(tube: Tube, pieces: Sequence[SideFit], loose: Sequence[FloatArray]) -> FloatArray:
     """(n, 3) a smooth line every 0.25 mm through the tube's centres, from head to foot."""
     from scipy.interpolate import UnivariateSpline

@@ -19,8 +19,12 @@ from spineimg.settings import setting
 _CREST = 1.25
 _SEEN_ERROR = 0.25
 """Relative error of a crest read from the wave, mostly from the blur's own error. Engineering choice."""
-_USUAL_MM = (0.45, 0.12)
-"""Usual height of the crest over the mean and its spread: threads are 0.6-1.0 mm deep, of which 0.65 stand over it."""
+_USUAL_MM, _USUAL_SPREAD = 0.45, 0.27
+"""Usual height of the crest over the mean and its relative spread: threads are 0.6-1.0 mm deep, of which 0.65 stand
+over it."""
+_USUAL_PART = 0.22
+"""Of thin screws it is at most this part of the mean radius: threads of 3.5-4.5 mm screws are a seventh of their outer
+diameter deep (cores of 2.5-3.3 mm)."""
 _LEAST_TRANSFER = 0.3
 """Waves of which less is left by the blur are counted as if so much were left. Engineering choice."""
 _PITCHES_MM = np.concatenate([np.arange(1.0, 2.0, 0.025), np.arange(2.0, 5.01, 0.05)])
@@ -96,12 +100,13 @@ def find_thread(
     residuals: FloatArray,
     by_radius: FloatArray,
     along_sigma_mm: float,
+    radius_mm: float,
     settings: ThreadSettings | None = None,
 ) -> Thread:
     """The thread on a shaft's side.
 
     places: (n, 3) along and across the axis; residuals: (n,) shown minus fitted part of metal; by_radius: (n,) change
-    of the fitted part per mm of radius. along_sigma_mm: blur along the axis.
+    of the fitted part per mm of radius. along_sigma_mm: blur along the axis. radius_mm: of the plain cylinder.
     """
     chosen = settings or ThreadSettings()
     if len(places) < 100:
@@ -123,11 +128,16 @@ def find_thread(
     transfer, length = float(transfers[chosen_pitch]), float(_PITCHES_MM[chosen_pitch])
     if part < chosen.least_explained or _CREST * float(np.hypot(*wave)) / transfer < chosen.least_mm:
         return Thread(explained=part)
-    return Thread(_crest_mm(wave, transfer), length * abs(around), part, wave, length, around)
+    return Thread(_crest_mm(wave, transfer, radius_mm), length * abs(around), part, wave, length, around)
 
 
 def sharpened(
-    thread: Thread, places: FloatArray, residuals: FloatArray, by_radius: FloatArray, along_sigma_mm: float
+    thread: Thread,
+    places: FloatArray,
+    residuals: FloatArray,
+    by_radius: FloatArray,
+    along_sigma_mm: float,
+    radius_mm: float,
 ) -> Thread:
     """The thread after a fit that held it: what its wave still leaves in the residuals is added to it."""
     angle = np.arctan2(places[:, 2], places[:, 1])
@@ -135,14 +145,15 @@ def sharpened(
     _, more = _wave(np.exp(1j * phase), residuals, by_radius)
     wave = (thread.wave[0] + more[0], thread.wave[1] + more[1])
     transfer = float(np.exp(-2 * np.square(np.pi * along_sigma_mm / thread.wave_length_mm)))
-    return replace(thread, wave=wave, crest_mm=_crest_mm(wave, transfer))
+    return replace(thread, wave=wave, crest_mm=_crest_mm(wave, transfer, radius_mm))
 
 
-def _crest_mm(wave: tuple[float, float], transfer: float) -> float:
+def _crest_mm(wave: tuple[float, float], transfer: float, radius_mm: float) -> float:
     """Height of the crest, the mean of what the wave tells and what threads usually have, by their errors."""
     seen = _CREST * float(np.hypot(*wave)) / transfer
-    told, usual = 1 / np.square(_SEEN_ERROR * seen), 1 / np.square(_USUAL_MM[1])
-    return float((told * seen + usual * _USUAL_MM[0]) / (told + usual))
+    usual = min(_USUAL_MM, _USUAL_PART * radius_mm)
+    told, known = 1 / np.square(_SEEN_ERROR * seen), 1 / np.square(_USUAL_SPREAD * usual)
+    return float((told * seen + known * usual) / (told + known))
 
 
 def _wave(

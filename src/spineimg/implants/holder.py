@@ -1,0 +1,78 @@
+"""What stands behind a shaft: a tulip, or a plate, a nail, the ball of a joint.
+
+Screws of the whole body point forward from a wider piece of metal. What tells those of the spine is how far metal goes
+on behind the shaft, along its axis: a plate ends after a few mm, a tulip with its rod and set screw after 9-17 mm, and
+a ball, or a nail with the other half of its screw, reaches farther.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spineimg.geometry import FloatArray
+from spineimg.implants.axis import ShaftFit
+from spineimg.implants.metal_map import MetalMap
+from spineimg.settings import setting
+
+_STEP_MM = 0.5
+_LOOK_MM = 40.0
+_ANGLES = 12
+_LEAN_MM = 2.5
+"""A tulip leans by up to 30 degrees: at each depth metal so near to the axis counts. Engineering choice."""
+_BARE_MM, _BARE = 2.0, 0.15
+"""Behind a head a bare shaft has metal around no more than this part of it, so far outside its side."""
+
+
+@dataclass(frozen=True, slots=True)
+class HolderSettings:
+    """How deep the tulip of a pedicle screw is."""
+
+    deepest_mm: float = setting(
+        26.0,
+        "mm",
+        (18.0, 39.0),
+        "engineering choice: tulips are 9-17 mm deep; beyond them lies at most a crosslink. Balls of joints have 28 mm",
+        "Metal goes on behind a shaft so far at most.",
+    )
+    least_mm: float = setting(
+        7.0,
+        "mm",
+        (0.0, 12.0),
+        "engineering choice: plates are 1-5 mm thick, which blur and the heads of their screws lengthen by 2 mm",
+        "And at least so far, where no rod is seen.",
+    )
+    shaft_mm: float = setting(
+        5.0,
+        "mm",
+        (3.0, 15.0),
+        "engineering choice: a set screw stands 1-2 mm out of its tulip; behind a nail its screws have 8 mm and more",
+        "A bare shaft so long behind the head is the other half of a screw through a nail.",
+    )
+
+
+def may_hold(metal: MetalMap, fit: ShaftFit, rod: bool, settings: HolderSettings) -> bool:
+    """Whether what stands behind a shaft can be a pedicle screw's tulip. rod: whether a rod passes there. Where the
+    image ends before the metal does, it may."""
+    depths = np.arange(_STEP_MM, _LOOK_MM, _STEP_MM)
+    near = _metal_at(metal, fit, depths, _LEAN_MM) | _metal_at(metal, fit, depths, 0.0)
+    count = len(depths) if near.any(axis=1).all() else int(np.argmin(near.any(axis=1)))
+    end = fit.head_lps_mm - (count + 1) * _STEP_MM * fit.axis.along
+    if np.isnan(metal.windows.sample(end[None])).all():
+        return True
+    depth = count * _STEP_MM
+    core = _metal_at(metal, fit, depths[:count], 0.4 * fit.radius_mm).all(axis=1)
+    beside = _metal_at(metal, fit, depths[:count], fit.radius_mm + _BARE_MM).mean(axis=1)
+    bare = np.count_nonzero(core & (beside <= _BARE)) * _STEP_MM
+    return bool(depth <= settings.deepest_mm and bare < settings.shaft_mm and (rod or depth >= settings.least_mm))
+
+
+def _metal_at(metal: MetalMap, fit: ShaftFit, depths_mm: FloatArray, off_mm: float) -> npt.NDArray[np.bool_]:
+    """(depths, angles) True where metal is at a distance from the axis, behind the head."""
+    angles = np.arange(_ANGLES) * 2 * np.pi / _ANGLES
+    ring = np.cos(angles)[:, None] * fit.axis.across + np.sin(angles)[:, None] * fit.axis.beyond
+    points = fit.head_lps_mm - depths_mm[:, None, None] * fit.axis.along + off_mm * ring
+    hu = metal.windows.sample(points.reshape(-1, 3)).reshape(len(depths_mm), _ANGLES)
+    return np.asarray(hu >= metal.seed_hu)
