@@ -146,6 +146,24 @@ def test_the_pedicle_of_a_whole_vertebra(shift: float, side: str | None, expecte
         assert side is None or worst == side
 
 
+def test_beside_the_rear_of_the_body_is_no_anterior_wall() -> None:
+    """A screw outside the pedicle passes in front of the transverse process, beside the body.
+
+    Planted: the way from the label's nearest voxel alone (4.5 mm beyond the anterior wall).
+    """
+    mask = _mask(_label())
+    x, y, z = np.meshgrid(np.arange(20.0, 40.0, 0.8), np.arange(18.0, 26.0, 0.8), np.arange(-4.0, 8.0), indexing="ij")
+    process = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1)
+    mask = replace(mask, centers_lps_mm=np.concatenate([mask.centers_lps_mm, process]))
+    for sign, wall in ((1.0, "left"), (-1.0, "right")):
+        mirrored = replace(mask, centers_lps_mm=mask.centers_lps_mm * np.array([sign, 1, 1]))
+        shaft = _shaft((sign * 29.0, 33.0, 2.0), (sign * 14.0, -12.0, 2.0), _turn(0.0))
+        found = breach_of(shaft, mirrored, np.eye(3))
+        assert found is not None
+        assert found.sides["anterior"] == 0.0
+        assert found.sides[wall] > 2.0
+
+
 def test_a_label_that_leaves_out_the_screw_tells_nothing() -> None:
     """Planted: the hole taken for the outside."""
     label = _label()

@@ -169,17 +169,21 @@ def _beyond_mask(shaft: Shaft, mask: MaskShape, axes: FloatArray) -> Breach | No
         return None
     off, out = _outside_voxels(points, near)
     way = out @ axes.T
-    body, pedicle, canal, basis = _parts(points, mask, axes)
+    body, pedicle, canal, basis, middle = _parts(points, mask, axes)
     axis = surface.mean(axis=1)
     axis_off, _ = _outside_voxels(axis, near)
     axis_body = _parts(axis, mask, axes)[0]
     if np.count_nonzero(axis_body) and np.mean(axis_off[axis_body] > 0) > 0.5 and axis_off[axis_body].max() < 5.0:
         return None
     towards = np.argmax(np.abs(way), axis=1)
+    ahead = body & (towards == 1) & (way[:, 1] < 0)
+    # Between pedicle and body a screw may pass in front of the pedicle, beside the body: that is no anterior wall.
+    beside = ahead & (points @ axes[1] > middle)
+    left = points @ axes[0] > float(np.median(mask.centers_lps_mm @ axes[0]))
     sides = {
-        "anterior": _most(off, body & (towards == 1) & (way[:, 1] < 0)),
-        "left": _most(off, body & (towards == 0) & (way[:, 0] > 0)),
-        "right": _most(off, body & (towards == 0) & (way[:, 0] < 0)),
+        "anterior": _most(off, ahead & ~beside),
+        "left": _most(off, body & (towards == 0) & (way[:, 0] > 0) | beside & left),
+        "right": _most(off, body & (towards == 0) & (way[:, 0] < 0) | beside & ~left),
         "superior endplate": _most(off, body & (towards == 2) & (way[:, 2] > 0)),
         "inferior endplate": _most(off, body & (towards == 2) & (way[:, 2] < 0)),
     }
@@ -215,9 +219,9 @@ def _outside_voxels(points: FloatArray, mask: MaskShape) -> tuple[FloatArray, Fl
     return distance[row, best], beyond[row, best]
 
 
-def _parts(points: FloatArray, mask: MaskShape, axes: FloatArray) -> tuple[BoolArray, BoolArray, BoolArray, str]:
+def _parts(points: FloatArray, mask: MaskShape, axes: FloatArray) -> tuple[BoolArray, BoolArray, BoolArray, str, float]:
     """Which points (n, 3) lie as far forward as the body, as far as the pedicle, and behind or before the canal's hole;
-    and what the label shows."""
+    what the label shows, and where the middle of the body is from front to back, mm along the posterior axis."""
     from scipy import ndimage
 
     flat = mask.centers_lps_mm @ axes[:2].T
@@ -233,7 +237,7 @@ def _parts(points: FloatArray, mask: MaskShape, axes: FloatArray) -> tuple[BoolA
     if not len(sizes) or sizes.max() < _CANAL_MM2:
         rear = flat[:, 1].max() - _REAR * float(np.ptp(flat[:, 1]))
         nowhere = np.zeros(len(points), dtype=bool)
-        return at[:, 1] < rear, nowhere, nowhere, "label of the body"
+        return at[:, 1] < rear, nowhere, nowhere, "label of the body", float(flat[:, 1].mean())
     hole = holes == 1 + int(np.argmax(sizes))
     behind = low[1] + step * np.flatnonzero(hole.any(axis=0))
     index = np.round((at - low) / step).astype(int)
@@ -242,7 +246,7 @@ def _parts(points: FloatArray, mask: MaskShape, axes: FloatArray) -> tuple[BoolA
     canal[inside] = hole[tuple(index[inside].T)]
     front = float(behind.min()) - step / 2
     pedicle = (at[:, 1] >= front) & (at[:, 1] <= min(front + _PEDICLE_MM, float(behind.max())))
-    return at[:, 1] < front, pedicle, canal, "label of the whole vertebra"
+    return at[:, 1] < front, pedicle, canal, "label of the whole vertebra", (float(flat[:, 1].min()) + front) / 2
 
 
 def cuts_out(breach: Breach | None, settings: BreachSettings | None = None) -> list[str]:

@@ -75,7 +75,7 @@ class DetectSettings:
         3.8,
         "mm",
         (3.2, 6.0),
-        "rods are up to 6.35 mm thick, and of cobalt-chrome on a clipped scale read 0.7 mm more; nails have 8 mm and more",
+        "rods are up to 6.35 mm thick, and of cobalt-chrome on a clipped scale read 0.7 mm more; nails have 8 mm",
         "Thickest fitted rod, radius.",
     )
     most_slender: float = setting(
