@@ -243,6 +243,18 @@ def test_a_mark_without_metal_is_kept_with_a_note() -> None:
     assert np.allclose(screw.fit.head_lps_mm, piece.start + away)
 
 
+def test_a_mark_from_tip_to_head_is_turned() -> None:
+    """Planted: the mark's own order kept (the tip lay in the tulip, 10 mm beyond the head)."""
+    build = _one()
+    metal = map_metal(build.volume(3071.0))
+    piece = build.screws["0-left"]
+    off = np.array([0.5, 1.0, 0.5])
+    screw = refined(metal, GivenScrew(piece.end - off, piece.start + off, id="c"), Psf(0.9, 0.9))
+    assert [note.code for note in screw.notes] == ["ends_exchanged"]
+    assert np.linalg.norm(screw.fit.tip_lps_mm - piece.end) < 0.7
+    assert np.linalg.norm(screw.fit.head_lps_mm - piece.start) < 0.7
+
+
 def test_a_wrong_label_is_noticed() -> None:
     build = _one()
     metal = map_metal(build.volume())

@@ -160,6 +160,16 @@ def test_marked_screws_replace_found_ones() -> None:
     assert [note.code for note in metal.notes] == ["screw_not_marked"]
 
 
+def test_a_screw_marked_twice_counts_once() -> None:
+    """Planted: each mark a screw of its own (two screws of one pedicle, and a density above one)."""
+    build = construct(1, sides=("left",))
+    piece = build.screws["0-left"]
+    marks = [GivenScrew(piece.start + off, piece.end - off, id=name) for name, off in (("a", 1.0), ("b", -0.5))]
+    metal = find_metal(build.volume(), given=marks)
+    assert [screw.id for screw in metal.screws] == ["a"]
+    assert [note.code for note in metal.notes] == ["marked_twice"]
+
+
 class _StopError(Exception):
     pass
 

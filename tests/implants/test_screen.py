@@ -40,6 +40,18 @@ def test_a_marked_screw_with_a_wide_zone() -> None:
     assert found.settings["verdict"]["width_mm"] == 1.0
 
 
+def test_no_zone_is_measured_where_a_mark_has_no_metal() -> None:
+    """Planted: the mark measured as if it were metal (a zone of 1.1 mm in the muscle, `indeterminate`)."""
+    volume, shaft = volume_with_screw(0.0)
+    way = np.array([0.0, 0.0, 9.0])
+    marked = GivenScrew(np.array(shaft.head_lps_mm) + way, np.array(shaft.tip_lps_mm) + way, shaft.diameter_mm)
+    (screw,) = screen_implants(volume, shafts=(marked,)).screws
+    assert "not_refined" in [note.code for note in screw.notes]
+    assert screw.loosening is Loosening.NOT_ASSESSED
+    assert not screw.halo.assessable
+    assert "no cylinder of metal" in screw.halo.reason
+
+
 def test_cancelling_by_raising() -> None:
     volume, shaft = volume_with_screw(0.0)
 

@@ -18,7 +18,7 @@ from spineimg.implants.axis import ShaftFit, SideFit, fit_piece, fit_shaft
 from spineimg.implants.breach import surface_of
 from spineimg.implants.breaks import shaft_gaps
 from spineimg.implants.detect_settings import DetectSettings
-from spineimg.implants.given import Candidate, GivenScrew, not_given, refined
+from spineimg.implants.given import Candidate, GivenScrew, distinct_screws, not_given, refined
 from spineimg.implants.holder import may_hold
 from spineimg.implants.levels import KnownVertebra, level_of, reading_order, sides_of
 from spineimg.implants.lone import stands_alone
@@ -110,8 +110,8 @@ def find_metal(
     screws = [Candidate(fit) for fit in found]
     notes = list(_notes(metal, chosen))
     if given:
-        screws = [refined(metal, screw, psf, chosen.axis) for screw in given]
-        notes += not_given(found, given)
+        screws, twice = distinct_screws([refined(metal, screw, psf, chosen.axis) for screw in given])
+        notes += [*twice, *not_given(found, given)]
     fits = [screw.fit for screw in screws]
     lines = _rods(metal, tubes_of_rods, fits, psf, chosen)
     named = _named(metal, screws, lines, vertebrae, psf, chosen)

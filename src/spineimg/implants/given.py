@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,10 @@ _USUAL_DIAMETER_MM = 6.0
 _FARTHEST_MM = 6.0
 """A refined end this far from the marked one belongs to something else. Engineering choice."""
 _WIDEST_DEG = 10.0
+_BACKWARD = 0.3
+"""Backward part of a mark's direction from which it may run from tip to head: screws of the spine point forward."""
+_SAME_MM = 3.0
+"""Two marks whose ends both lie so near to each other are one screw. Engineering choice: half a shaft's thickness."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -52,6 +56,10 @@ def refined(metal: MetalMap, given: GivenScrew, psf: Psf, settings: AxisSettings
     """The marked screw, fitted. Where there is no such cylinder of metal it stays as it was marked, with a note."""
     radius = (given.diameter_mm or _USUAL_DIAMETER_MM) / 2
     name = given.id or "the marked screw"
+    turned = _turned(metal, given, radius, psf, settings)
+    if turned is not None:
+        text = f"{name} was marked from tip to head: its tulip is at the marked tip, and the ends were exchanged"
+        return replace(turned, notes=(Note("ends_exchanged", text, given.id or ""), *turned.notes))
     fit = fit_shaft(metal, given.head_lps_mm, given.tip_lps_mm, radius, psf, settings)
     if fit is None or not _agrees(fit, given):
         text = f"{name} was kept as marked: no cylinder of metal could be fitted there"
@@ -64,6 +72,40 @@ def refined(metal: MetalMap, given: GivenScrew, psf: Psf, settings: AxisSettings
         text = f"{name} was marked with a diameter of {given.diameter_mm:.1f} mm and looks like {fitted:.1f} mm"
         notes = (Note("diameter_differs", text, given.id or ""),)
     return Candidate(fit, given.diameter_mm, given.id, given.level, given.side, notes)
+
+
+def _turned(
+    metal: MetalMap, given: GivenScrew, radius_mm: float, psf: Psf, settings: AxisSettings | None
+) -> Candidate | None:
+    """The screw of a mark that runs backwards, when a tulip stands at its tip; None for all others."""
+    way = given.tip_lps_mm - given.head_lps_mm
+    if way[1] < _BACKWARD * np.linalg.norm(way):
+        return None
+    fit = fit_shaft(metal, given.tip_lps_mm, given.head_lps_mm, radius_mm, psf, settings)
+    right = replace(given, head_lps_mm=given.tip_lps_mm, tip_lps_mm=given.head_lps_mm)
+    if fit is None or not fit.has_head or not _agrees(fit, right):
+        return None
+    return refined(metal, right, psf, settings)
+
+
+def distinct_screws(screws: Sequence[Candidate]) -> tuple[list[Candidate], list[Note]]:
+    """The refined marks without those that are an earlier one once more, and a note for each that is left out."""
+    kept: list[Candidate] = []
+    notes = []
+    for number, screw in enumerate(screws, start=1):
+        same = next((other for other in kept if _one_screw(screw.fit, other.fit)), None)
+        if same is None:
+            kept.append(screw)
+        else:
+            name = screw.id or f"marked screw {number}"
+            text = f"{name} is {same.id or 'a screw that was marked before'} once more, and counts once"
+            notes.append(Note("marked_twice", text))
+    return kept, notes
+
+
+def _one_screw(one: ShaftFit, other: ShaftFit) -> bool:
+    ends = one.head_lps_mm - other.head_lps_mm, one.tip_lps_mm - other.tip_lps_mm
+    return max(float(np.linalg.norm(end)) for end in ends) < _SAME_MM
 
 
 def _agrees(fit: ShaftFit, given: GivenScrew) -> bool:
