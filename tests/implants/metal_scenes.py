@@ -145,7 +145,8 @@ def neck_screws() -> list[Piece]:
 def nail_locked() -> list[Piece]:
     """A nail in a long bone, with screws that run through it from front to back."""
     nail = [Piece(np.array([0.0, 0, 40]), np.array([0.0, 0, -40]), 4.5)]
-    return nail + [Piece(np.array([0.0, 17, z]), np.array([0.0, -17, z]), 2.5, cone_mm=2.0) for z in (25.0, -10.0)]
+    through = [Piece(np.array([0.0, 17, z]), np.array([0.0, -17, z]), 2.5, cone_mm=2.0) for z in (25.0, -10.0)]
+    return [*nail, *through, Piece(np.array([0.0, -18, -30]), np.array([0.0, 15, -33]), 2.5, cone_mm=3.0)]
 
 
 def plate_screws() -> list[Piece]:

@@ -44,6 +44,13 @@ class HolderSettings:
         "engineering choice: plates are 1-5 mm thick, which blur and the heads of their screws lengthen by 2 mm",
         "And at least so far, where no rod is seen.",
     )
+    least_slender: float = setting(
+        3.2,
+        "diameters",
+        (1.0, 6.0),
+        "screws have 3.5 diameters and more (3.5 x 14 mm); what of a locking screw stands out of its nail has fewer",
+        "Shortest shaft for its thickness, where no rod is seen.",
+    )
     shaft_mm: float = setting(
         5.0,
         "mm",
@@ -56,6 +63,8 @@ class HolderSettings:
 def may_hold(metal: MetalMap, fit: ShaftFit, rod: bool, settings: HolderSettings) -> bool:
     """Whether what stands behind a shaft can be a pedicle screw's tulip. rod: whether a rod passes there. Where the
     image ends before the metal does, it may."""
+    if not rod and fit.length_mm < settings.least_slender * 2 * fit.radius_mm:
+        return False
     depths = np.arange(_STEP_MM, _LOOK_MM, _STEP_MM)
     near = _metal_at(metal, fit, depths, _LEAN_MM) | _metal_at(metal, fit, depths, 0.0)
     count = len(depths) if near.any(axis=1).all() else int(np.argmin(near.any(axis=1)))
