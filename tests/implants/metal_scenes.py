@@ -248,6 +248,18 @@ def alone() -> Build:
     return hold({"one": screw([18.0, 10.0, 0.0], [-0.3, -1, -0.1], 45.0, 6.5)}, [])
 
 
+def emptied() -> Build:
+    """Two screws whose rod and set screws were taken out: tulips of a floor and two arms around an open slot."""
+    screws = {f"{s}": screw([s * 20.0, 10.0, 0.0], [-s * 0.3, -1, 0.0], 42.0, 6.5, tulip=False)[0] for s in (1, -1)}
+    rest = []
+    for shaft in screws.values():
+        out = np.cross(shaft.along, UP) / np.linalg.norm(np.cross(shaft.along, UP))
+        rest.append(Piece(shaft.start, shaft.start - 4.5 * shaft.along, 6.2))
+        arms = [shaft.start + way * 4.8 * out for way in (1, -1)]
+        rest += [Piece(arm, arm - 14 * shaft.along, 1.7) for arm in arms]
+    return Build(screws, rest)
+
+
 def twice() -> Build:
     """Two constructs, 60 mm apart."""
     screws = {
@@ -269,7 +281,7 @@ def cage_and_screws() -> Build:
     return replace(build, rest=[*build.rest, *cage(z=-15.0), *cord_stimulator()])
 
 
-SCREWS = {one.__name__: one for one in (short_and_thin, pelvic, steep, alone, twice, cage_and_screws)}
+SCREWS = {one.__name__: one for one in (short_and_thin, pelvic, steep, alone, emptied, twice, cage_and_screws)}
 
 
 def reoriented(volume: CTVolume, kind: str) -> CTVolume:

@@ -46,6 +46,14 @@ def test_screws_of_every_size(name: str, rods: int) -> None:
         assert [rod.gaps for rod in metal.rods] == [()] * rods
 
 
+def test_tulips_with_an_empty_slot() -> None:
+    """Planted: the depth of a tulip read near its axis alone (none of two found)."""
+    build = SCREWS["emptied"]()
+    metal = find_metal(_scan(build, USUAL, 3071.0))
+    _all_found(build, metal, 1.2)
+    assert metal.rods == ()
+
+
 def _all_found(build: Build, metal: Metal, length_mm: float) -> None:
     found = errors(build, metal)
     assert set(found) == set(build.screws)

@@ -22,6 +22,8 @@ _LOOK_MM = 40.0
 _ANGLES = 12
 _LEAN_MM = 2.5
 """A tulip leans by up to 30 degrees: at each depth metal so near to the axis counts. Engineering choice."""
+_ARM_MM = 4.8
+"""The arms of a tulip whose rod was taken out stand so far from the axis. Engineering choice."""
 _BARE_MM, _BARE = 2.0, 0.15
 """Behind a head a bare shaft has metal around no more than this part of it, so far outside its side."""
 
@@ -67,7 +69,7 @@ def may_hold(metal: MetalMap, fit: ShaftFit, rod: bool, settings: HolderSettings
         return False
     depths = np.arange(_STEP_MM, _LOOK_MM, _STEP_MM)
     near = _metal_at(metal, fit, depths, _LEAN_MM) | _metal_at(metal, fit, depths, 0.0)
-    count = len(depths) if near.any(axis=1).all() else int(np.argmin(near.any(axis=1)))
+    count, wide = _run(near), _run(near | _metal_at(metal, fit, depths, _ARM_MM))
     end = fit.head_lps_mm - (count + 1) * _STEP_MM * fit.axis.along
     if np.isnan(metal.windows.sample(end[None])).all():
         return True
@@ -75,7 +77,14 @@ def may_hold(metal: MetalMap, fit: ShaftFit, rod: bool, settings: HolderSettings
     core = _metal_at(metal, fit, depths[:count], 0.4 * fit.radius_mm).all(axis=1)
     beside = _metal_at(metal, fit, depths[:count], fit.radius_mm + _BARE_MM).mean(axis=1)
     bare = np.count_nonzero(core & (beside <= _BARE)) * _STEP_MM
-    return bool(depth <= settings.deepest_mm and bare < settings.shaft_mm and (rod or depth >= settings.least_mm))
+    deep = rod or wide * _STEP_MM >= settings.least_mm
+    return bool(depth <= settings.deepest_mm and bare < settings.shaft_mm and deep)
+
+
+def _run(is_metal: npt.NDArray[np.bool_]) -> int:
+    """Number of depths (depths, angles) from the head on with metal somewhere around the axis."""
+    around = is_metal.any(axis=1)
+    return len(around) if around.all() else int(np.argmin(around))
 
 
 def _metal_at(metal: MetalMap, fit: ShaftFit, depths_mm: FloatArray, off_mm: float) -> npt.NDArray[np.bool_]:
