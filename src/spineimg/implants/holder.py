@@ -83,7 +83,7 @@ def may_hold(metal: MetalMap, fit: ShaftFit, rod: bool, settings: HolderSettings
 
 def _run(is_metal: npt.NDArray[np.bool_]) -> int:
     """Number of depths (depths, angles) from the head on with metal somewhere around the axis."""
-    around = is_metal.any(axis=1)
+    around = np.asarray(is_metal.any(axis=1))
     return len(around) if around.all() else int(np.argmin(around))
 
 
