@@ -18,7 +18,6 @@ from spineimg.implants.metal_map import MetalMap
 from spineimg.settings import setting
 
 _STEP_MM = 0.5
-_LOOK_MM = 40.0
 _ANGLES = 12
 _LEAN_MM = 2.5
 """A tulip leans by up to 30 degrees: at each depth metal so near to the axis counts. Engineering choice."""
@@ -67,7 +66,7 @@ def may_hold(metal: MetalMap, fit: ShaftFit, rod: bool, settings: HolderSettings
     image ends before the metal does, it may."""
     if not rod and fit.length_mm < settings.least_slender * 2 * fit.radius_mm:
         return False
-    depths = np.arange(_STEP_MM, _LOOK_MM, _STEP_MM)
+    depths = np.arange(_STEP_MM, settings.deepest_mm + 3 * _STEP_MM, _STEP_MM)
     near = _metal_at(metal, fit, depths, _LEAN_MM) | _metal_at(metal, fit, depths, 0.0)
     count, wide = _run(near), _run(near | _metal_at(metal, fit, depths, _ARM_MM))
     end = fit.head_lps_mm - (count + 1) * _STEP_MM * fit.axis.along
