@@ -100,23 +100,19 @@ _GRID_MM = 0.02
 class Problem:
     """The voxels, with `height` counted towards the disc, and what the surfaces are held to.
 
-    shape: (n, 5) how a surface's height changes with each of its five numbers; across: (n, 2) left and posterior over
-    the outline's radius; centre, sd: (10,) usual numbers of this surface and of the facing one, and their SD.
+    shape: (5, n) how a surface's height changes with each of its five numbers; slopes: (3, n) 1, left and posterior
+    over the outline's radius; height, hu: (n,); centre, sd: (10,) usual numbers of this surface and of the facing one,
+    and their SD.
     """
 
     shape: FloatArray
-    across: FloatArray
+    slopes: FloatArray
     height: FloatArray
     hu: FloatArray
     centre: FloatArray
     sd: FloatArray
     edge: Edge
     shell_mm: float
-
-    @property
-    def slopes(self) -> FloatArray:
-        """(n, 3): 1, and across."""
-        return np.concatenate([np.ones((len(self.across), 1)), self.across], axis=1)
 
 
 def problem_of(
@@ -143,7 +139,7 @@ def problem_of(
     ]
     return Problem(
         shape=_shape(place[:, 0], place[:, 1], scale),
-        across=place[:, :2] / scale,
+        slopes=np.stack([np.ones(len(place)), place[:, 0] / scale, place[:, 1] / scale]),
         height=sign * place[:, 2],
         hu=np.clip(hu, -200, 1500),
         centre=np.concatenate(centre),
@@ -165,10 +161,10 @@ def _blur(
 
 
 def _shape(x: FloatArray, y: FloatArray, scale: float) -> FloatArray:
-    """(n, 5): 1, left, posterior, and two curvatures that leave the plane of a disc of radius `scale` as it is."""
+    """(5, n): 1, left, posterior, and two curvatures that leave the plane of a disc of radius `scale` as it is."""
     u2, v2 = np.square(x / scale), np.square(y / scale)
     # The mean of u² over the central 70 % of a disc is 0.7 / 4.
-    return np.stack([np.ones_like(x), x, y, u2 - 0.175, v2 - 0.175], axis=-1)
+    return np.stack([np.ones_like(x), x, y, u2 - 0.175, v2 - 0.175])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -181,14 +177,34 @@ class Edge:
     reach_mm: float
     table: FloatArray
 
-    def at(self, depth: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Value and rate, both of the shape of depth."""
+    def at(self, depth: FloatArray) -> Seen:
         place = (depth + self.reach_mm) / _GRID_MM
         place = np.minimum(np.maximum(place, 0, out=place), self.table.shape[1] - 1, out=place)
         low = place.astype(np.intp)
-        part = place - low
-        value, rate, more_value, more_rate = (row.take(low) for row in self.table)
-        return value + part * more_value, rate + part * more_rate
+        return Seen(self.table, low, np.subtract(place, low, out=place))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Seen:
+    """An edge at depths of any shape: `part` of the way from column `low` of its table to the next."""
+
+    table: FloatArray
+    low: npt.NDArray[np.intp]
+    part: FloatArray
+
+    @property
+    def value(self) -> FloatArray:
+        return self._between(0)
+
+    @property
+    def rate(self) -> FloatArray:
+        return self._between(1)
+
+    def _between(self, row: int) -> FloatArray:
+        more = self.table[row + 2].take(self.low)
+        more *= self.part
+        more += self.table[row].take(self.low)
+        return more
 
 
 def edge_of(half: float, blur: float) -> Edge:
@@ -206,37 +222,38 @@ def edge_of(half: float, blur: float) -> Edge:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Faces:
-    """What the image shows of the four steps at each voxel, as (value, rate): bone to shell, shell to disc, disc to the
-    facing shell, facing shell to its bone. depth: (..., n) behind the surface."""
+    """What the image shows of the four steps at each voxel: bone to shell, shell to disc, disc to the facing shell,
+    facing shell to its bone. depth: (..., n) behind the surface."""
 
     depth: FloatArray
-    inner: tuple[FloatArray, FloatArray]
-    outer: tuple[FloatArray, FloatArray]
-    near: tuple[FloatArray, FloatArray]
-    far: tuple[FloatArray, FloatArray]
+    inner: Seen
+    outer: Seen
+    near: Seen
+    far: Seen
 
     def columns(self, slopes: FloatArray) -> FloatArray:
-        """(..., n, 12) share of each tissue at each voxel; bone, shell and disc with their slopes across the body."""
-        inner, outer, near, far = (pair[0] for pair in (self.inner, self.outer, self.near, self.far))
-        found = np.empty((*self.depth.shape, 12))
-        for i, part in enumerate((1 - inner, inner - outer, outer - near)):
-            for j in range(3):
-                np.multiply(part, slopes[:, j], out=found[..., 3 * i + j])
-        found[..., 9], found[..., 10] = near - far, far
-        np.multiply(np.minimum(self.depth, 0), 1 - inner, out=found[..., 11])
+        """(..., 12, n) share of each tissue at each voxel; bone, shell and disc with their slopes across the body."""
+        inner, outer, near, far = (one.value for one in (self.inner, self.outer, self.near, self.far))
+        *many, n = self.depth.shape
+        found = np.empty((*many, 12, n))
+        bone = 1 - inner
+        for i, part in enumerate((bone, inner - outer, outer - near)):
+            np.multiply(part[..., None, :], slopes, out=found[..., 3 * i : 3 * i + 3, :])
+        found[..., 9, :], found[..., 10, :] = near - far, far
+        np.multiply(np.minimum(self.depth, 0), bone, out=found[..., 11, :])
         return found
 
     def rates(self, slopes: FloatArray, tissues: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(n,) how HU change with the depth behind this surface and behind the facing one."""
-        bone, shell, disc = (slopes @ tissues[i : i + 3] for i in (0, 3, 6))
+        bone, shell, disc = tissues[:9].reshape(3, 3) @ slopes
         bone = bone + np.minimum(self.depth, 0) * tissues[11]
-        own = self.inner[1] * (shell - bone) + self.outer[1] * (disc - shell)
-        facing = self.near[1] * (tissues[9] - disc) + self.far[1] * (tissues[10] - tissues[9])
+        own = self.inner.rate * (shell - bone) + self.outer.rate * (disc - shell)
+        facing = self.near.rate * (tissues[9] - disc) + self.far.rate * (tissues[10] - tissues[9])
         return own, facing
 
 
 def faces_of(problem: Problem, numbers: FloatArray) -> Faces:
-    return seen(problem, problem.height - problem.shape @ numbers[:5], problem.height - problem.shape @ numbers[5:])
+    return seen(problem, problem.height - numbers[:5] @ problem.shape, problem.height - numbers[5:] @ problem.shape)
 
 
 def seen(problem: Problem, depth: FloatArray, beyond: FloatArray) -> Faces:

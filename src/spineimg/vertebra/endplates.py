@@ -8,7 +8,7 @@ instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -253,20 +253,22 @@ def _settled(problem: Problem, numbers: FloatArray) -> _Valley:
     for step in range(_STEPS):
         faces = faces_of(problem, numbers)
         columns = faces.columns(slopes)
-        left, tissues, project = _projected(columns, problem.hu, weight, spread)
-        plain = problem.hu - columns @ tissues
-        spread = 1.4826 * float(np.median(np.abs(plain))) + 1.0
+        gram, tissues = _projected(columns, problem.hu, weight, spread)
+        left = problem.hu - tissues @ columns
+        spread = 1.4826 * float(np.median(np.abs(left))) + 1.0
         if step > 1:
-            weight = np.square(np.maximum(0, 1 - np.square(plain / (_BIWEIGHT * spread))))
-            left, tissues, project = _projected(columns, problem.hu, weight, spread)
-        root = np.sqrt(weight)[:, None]
-        shape = problem.shape * root
-        change = -np.concatenate([rate[:, None] * shape for rate in faces.rates(slopes, tissues)], axis=1)
-        change = project(change)
+            weight = np.square(np.maximum(0, 1 - np.square(left / (_BIWEIGHT * spread))))
+            gram, tissues = _projected(columns, problem.hu, weight, spread)
+            left = problem.hu - tissues @ columns
+        change = -np.concatenate([rate * problem.shape for rate in faces.rates(slopes, tissues)])
+        weighed = change * weight
+        # What tissues explain of a change is no change: the rest of it makes up the normal equations.
+        shared = columns @ weighed.T
+        own = change @ weighed.T - shared.T @ np.linalg.solve(gram, shared)
         # Prior rows: each number is held to its centre as if by a measurement of its SD.
         held = spread * np.sqrt(_CORRELATION) / problem.sd
-        normal = change.T @ change + np.diag(held**2)
-        move = np.linalg.solve(normal, change.T @ left + held**2 * (problem.centre - numbers))
+        normal = own + np.diag(held**2)
+        move = np.linalg.solve(normal, weighed @ left + held**2 * (problem.centre - numbers))
         numbers = numbers + move * min(1.0, 1.5 / max(1e-9, float(np.abs(move[[0, 5]]).max())))
         if np.abs(move[0]) < 0.005 and np.abs(move[1:3]).max() < 0.0005:
             break
@@ -275,23 +277,15 @@ def _settled(problem: Problem, numbers: FloatArray) -> _Valley:
 
 def _projected(
     columns: FloatArray, hu: FloatArray, weight: FloatArray, spread: float
-) -> tuple[FloatArray, FloatArray, Callable[[FloatArray], FloatArray]]:
-    """What the tissues leave over (weighted), their HU, and what takes from (n, m) changes all that tissues explain.
+) -> tuple[FloatArray, FloatArray]:
+    """The normal equations (12, 12) of the tissues, and their HU (12,).
 
-    The last rows, one a tissue, hold it to its usual HU; they keep the normal equations well conditioned.
+    Each is held to its usual HU, which keeps the equations well conditioned.
     """
-    root = np.sqrt(weight)
-    held = spread * np.sqrt(_CORRELATION) / _TISSUE_SD_HU
-    base = columns * root[:, None]
-    gram = base.T @ base + np.diag(held**2)
-    tissues = np.linalg.solve(gram, base.T @ (hu * root) + held**2 * _TISSUE_HU)
-    left = np.concatenate([hu * root - base @ tissues, held * (_TISSUE_HU - tissues)])
-
-    def project(change: FloatArray) -> FloatArray:
-        part = np.linalg.solve(gram, base.T @ change)
-        return np.concatenate([change - base @ part, -held[:, None] * part])
-
-    return left, tissues, project
+    held = np.square(spread * np.sqrt(_CORRELATION) / _TISSUE_SD_HU)
+    weighed = columns * weight
+    gram = weighed @ columns.T + np.diag(held)
+    return gram, np.linalg.solve(gram, weighed @ hu + held * _TISSUE_HU)
 
 
 def _part(problem: Problem) -> Problem:
@@ -299,8 +293,8 @@ def _part(problem: Problem) -> Problem:
     every = max(1, len(problem.hu) // _SCANNED)
     return replace(
         problem,
-        shape=problem.shape[::every],
-        across=problem.across[::every],
+        shape=problem.shape[:, ::every],
+        slopes=problem.slopes[:, ::every],
         height=problem.height[::every],
         hu=problem.hu[::every],
     )
@@ -308,12 +302,12 @@ def _part(problem: Problem) -> Problem:
 
 def _left(part: Problem, numbers: FloatArray, shifts: FloatArray) -> FloatArray:
     """(shifts, n) size of what the best tissues leave when the surface is moved by each shift, mm."""
-    depth = part.height - part.shape @ numbers[:5] - shifts[:, None]
-    beyond = part.height - part.shape @ numbers[5:]
+    depth = part.height - numbers[:5] @ part.shape - shifts[:, None]
+    beyond = part.height - numbers[5:] @ part.shape
     columns = seen(part, depth, beyond).columns(part.slopes)
-    turned = columns.swapaxes(1, 2)
-    gram = turned @ columns + 1e-6 * len(part.hu) * np.eye(columns.shape[2])
-    return np.asarray(np.abs(part.hu - (columns @ np.linalg.solve(gram, turned @ part.hu[:, None]))[..., 0]))
+    gram = columns @ columns.swapaxes(1, 2) + 1e-6 * len(part.hu) * np.eye(columns.shape[1])
+    tissues = np.linalg.solve(gram, (columns @ part.hu)[..., None])
+    return np.asarray(np.abs(part.hu - (tissues.swapaxes(1, 2) @ columns)[:, 0]))
 
 
 def _scan(problem: Problem) -> FloatArray:
@@ -373,11 +367,11 @@ def _result(problem: Problem, valley: _Valley, tilt_sd_deg: float, superior: boo
     sign = 1.0 if superior else -1.0
     numbers, tissues, spread = valley.numbers, valley.tissues, valley.spread
     columns = faces_of(problem, numbers).columns(problem.slopes)
-    left = np.minimum(np.abs(problem.hu - columns @ tissues), 4 * spread)
+    left = np.minimum(np.abs(problem.hu - tissues @ columns), 4 * spread)
     # Against a smooth field without any face: what does the face explain?
-    depth = problem.height - problem.shape @ problem.centre[:5]
-    smooth = np.stack([np.ones_like(depth), depth, *problem.across.T], axis=-1)
-    flat = problem.hu - smooth @ np.linalg.lstsq(smooth, problem.hu, rcond=None)[0]
+    depth = problem.height - problem.centre[:5] @ problem.shape
+    smooth = np.concatenate([depth[None], problem.slopes])
+    flat = problem.hu - np.linalg.solve(smooth @ smooth.T, smooth @ problem.hu) @ smooth
     explained = 1 - float(np.mean(left**2)) / max(1e-9, float(np.mean(np.minimum(np.abs(flat), 400) ** 2)))
     return EndplateFit(
         facing=Start(*(sign * float(number) for number in numbers[5:8])),
