@@ -130,28 +130,24 @@ def read_stored(record: SliceRecord) -> npt.NDArray[Any]:
         raise PixelError(f"{record.name}: its pixels cannot be decoded: {reason}")
     if record.file.encapsulated:
         return _mask_unused_bits(_decode(record), record)
+    if record.file.pixel_offset is not None:
+        return _read_stored_window(record, *(slice(0, size) for size in record.matrix or (0, 0)))
     count = record.frame_bytes
-    data: bytes | bytearray
-    if record.file.pixel_offset is None:
-        data = _bytes_from_pydicom(record)[record.frame * count :][:count]
-        if len(data) < count:
-            raise PixelError(f"{record.name}: {len(data)} of {count} bytes of pixel data are there")
-    else:
-        data = bytearray(count)
-        _read_bytes(record, record.file.pixel_offset + record.frame * count, memoryview(data))
-    stored = np.frombuffer(data, dtype=_dtype(record)).reshape(record.matrix or ())
-    return _mask_unused_bits(stored, record)
+    data = _bytes_from_pydicom(record)[record.frame * count :][:count]
+    if len(data) < count:
+        raise PixelError(f"{record.name}: {len(data)} of {count} bytes of pixel data are there")
+    return _mask_unused_bits(np.frombuffer(data, dtype=_dtype(record)).reshape(record.matrix or ()), record)
 
 
 def _read_stored_window(record: SliceRecord, rows: slice, columns: slice) -> npt.NDArray[Any]:
     """Stored values of some rows and columns of a slice that is direct. Raises PixelError."""
     count, wide = record.matrix or (0, 0)
     first, last = rows.start, min(rows.stop, count)
-    row_bytes = record.frame_bytes // count
-    data = bytearray(row_bytes * (last - first))
     start = (record.file.pixel_offset or 0) + record.frame * record.frame_bytes
-    _read_bytes(record, start + row_bytes * first, memoryview(data))
-    stored = np.frombuffer(data, dtype=_dtype(record)).reshape(last - first, wide)[:, columns]
+    row_bytes = record.frame_bytes // count
+    data = np.empty(row_bytes * (last - first), dtype=np.uint8)
+    _read_bytes(record, start + row_bytes * first, data.data)
+    stored = data.view(_dtype(record)).reshape(last - first, wide)[:, columns]
     return _mask_unused_bits(np.ascontiguousarray(stored), record)
 
 
@@ -178,7 +174,7 @@ def _mask_unused_bits(stored: npt.NDArray[Any], record: SliceRecord) -> npt.NDAr
     if not spare or stored.dtype.itemsize * 8 != record.bits_allocated:
         return stored
     top = 1 << (record.bits_stored - (1 if record.signed else 0))
-    if int(stored.max()) < top and int(stored.min()) >= (-top if record.signed else 0):
+    if int(stored.max()) < top and (not record.signed or int(stored.min()) >= -top):
         return stored
     native = stored.astype(stored.dtype.newbyteorder("="))
     return (native << spare) >> spare
@@ -391,7 +387,8 @@ def to_hu(stored: npt.NDArray[Any], slope: float, intercept: float) -> HUArray:
         low, high = int(stored.min()) + int(intercept), int(stored.max()) + int(intercept)
         if low >= -32768 and high <= 32767:
             # Two's complement: the sum of the low 16 bits is right wherever the true sum fits.
-            words = stored.astype(stored.dtype.newbyteorder("="), copy=False).astype(np.int16, copy=False)
+            words = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+            words = words.view(np.int16) if words.itemsize == 2 else words.astype(np.int16)
             return words + np.int16(((int(intercept) + 32768) % 65536) - 32768)
     hu = stored.astype(np.float64) * slope + intercept
     if slope == int(slope) and intercept == int(intercept) and hu.min() >= -32768 and hu.max() <= 32767:
