@@ -270,29 +270,21 @@ def _refuse_wide_steps(geometry: Geometry, k: FloatArray, limits: SamplingSettin
 
 def _trilinear(reader: SliceReader, index: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
     """(n,) HU at (n, 3) fractional indices inside the volume, nan where an invalid voxel has weight; slices used."""
-    low = np.floor(index[:, 0]).astype(np.intp)
-    part = index[:, 0] - low
-    hu = np.zeros(len(index))
-    touched = np.unique(np.concatenate([low, low[part > 0] + 1]))
-    for k in touched:
-        used = np.flatnonzero((low == k) | ((low == k - 1) & (part > 0)))
-        weight = np.where(low[used] == k, 1 - part[used], part[used])
-        hu[used] += weight * _bilinear(reader, int(k), index[used, 1:])
-    return hu, tuple(int(k) for k in touched)
-
-
-def _bilinear(reader: SliceReader, k: int, at: FloatArray) -> FloatArray:
-    """(n,) HU of slice k at (n, 2) fractional (row, column) inside the image, nan where an invalid voxel has weight."""
-    low = np.floor(at).astype(np.intp)
-    part = at - low
+    low = np.floor(index).astype(np.intp)
+    part = index - low
     # The second voxel of an axis may lie beyond the image or be no measurement: without weight it is the first again.
     beside = (part > 0).astype(np.intp)
-    first, last = low.min(axis=0), (low + beside).max(axis=0) + 1
-    window = reader.window(k, slice(first[0], last[0]), slice(first[1], last[1]))
-    flat, wide = window.ravel(), window.shape[1]
-    place = (low[:, 0] - first[0]) * wide + low[:, 1] - first[1]
-    hu = np.zeros(len(at))
-    for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = np.abs(1 - down - part[:, 0]) * np.abs(1 - across - part[:, 1])
-        hu += weight * flat[place + down * wide * beside[:, 0] + across * beside[:, 1]]
-    return hu
+    touched = np.unique(np.concatenate([low[:, 0], low[:, 0] + beside[:, 0]]))
+    first, last = low[:, 1:].min(axis=0), (low + beside)[:, 1:].max(axis=0) + 1
+    block = np.stack([reader.window(int(k), slice(first[0], last[0]), slice(first[1], last[1])) for k in touched])
+    flat, (_, deep, wide) = block.ravel(), block.shape
+    place = (np.searchsorted(touched, low[:, 0]) * deep + low[:, 1] - first[0]) * wide + low[:, 2] - first[1]
+    further = beside * np.array([deep * wide, wide, 1])
+    hu = np.zeros(len(index))
+    for behind in (0, 1):
+        on_slice = np.zeros(len(index))
+        for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            weight = np.abs(1 - down - part[:, 1]) * np.abs(1 - across - part[:, 2])
+            on_slice += weight * flat[place + behind * further[:, 0] + down * further[:, 1] + across * further[:, 2]]
+        hu += np.abs(1 - behind - part[:, 0]) * on_slice
+    return hu, tuple(int(k) for k in touched)

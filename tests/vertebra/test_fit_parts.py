@@ -30,9 +30,9 @@ def test_an_edge_is_a_step_averaged_over_slice_and_blur(half: float, blur: float
     depth = np.linspace(-6, 6, 41)
     across = np.linspace(-half, half, 4001)
     wanted = norm.cdf((depth[:, None] + across) / blur).mean(axis=1)
-    value, rate = edge_of(half, blur).at(depth)
-    np.testing.assert_allclose(value, wanted, atol=5e-4)
-    np.testing.assert_allclose(rate, np.gradient(wanted, depth), atol=0.06)
+    seen = edge_of(half, blur).at(depth)
+    np.testing.assert_allclose(seen.value, wanted, atol=5e-4)
+    np.testing.assert_allclose(seen.rate, np.gradient(wanted, depth), atol=0.06)
 
 
 def test_a_step_sideways_is_the_best_of_nine() -> None:

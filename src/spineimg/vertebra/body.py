@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from spineimg.vertebra.column import Column, straighten
 from spineimg.vertebra.crop import Crop, CropSettings, cut_out
 from spineimg.vertebra.endplate_model import EndplateSettings, LocalFrame
 from spineimg.vertebra.endplate_search import FAR_MM, core_hu, search_endplate, start_of
-from spineimg.vertebra.endplates import EndplateFit
+from spineimg.vertebra.endplates import EndplateFit, fit_endplate
 from spineimg.vertebra.trust import Findings, TrustSettings, doubt, quality
 from spineimg.vertebra.walls import Outline, WallSettings, find_outline
 from spineimg.volume import CTVolume
@@ -206,26 +206,46 @@ def fit_between(
     discs: tuple[Disc, Disc],
     height_mm: float,
     settings: BodySettings,
-    *,
-    once: bool = False,
 ) -> FittedBody:
     """The body between the discs below and above it, around a rough outline; height_mm: what the chain expects.
 
-    once: its endplates are looked for only from where the discs have them.
     Raises BodyNotFoundError where the image has too few voxels, PixelError.
     """
+    *_, last = fits_between(volume, scene, rough, discs, height_mm, settings)
+    return last
+
+
+def fits_between(
+    volume: CTVolume,
+    scene: Scene,
+    rough: Outline,
+    discs: tuple[Disc, Disc],
+    height_mm: float,
+    settings: BodySettings,
+) -> Iterator[FittedBody]:
+    """As `fit_between`: its endplates fitted from where the discs have them, then, if that is another, the body with
+    its endplates looked for further, where they were no good."""
     crop, column, (below, above) = scene.crop, scene.column, discs
     outline = _outline_between(crop, column, rough, below, above, settings)
     frame = _frame(column, outline, below, above)
     starts = [start_of(column, frame, face) for face in (above.lower, above.upper, below.upper, below.lower)]
-    core = core_hu(crop, frame, starts[2].height_mm, starts[0].height_mm)
-    endplates, certain = settings.endplates, settings.trust.tilt_sd_deg
-    above_it = search_endplate(volume, frame, (starts[0], starts[1]), core, endplates, certain, once=once)
-    below_it = search_endplate(volume, frame, (starts[2], starts[3]), core, endplates, certain, once=once)
-    if above_it is None or below_it is None:
+    faces = ((starts[0], starts[1]), (starts[2], starts[3]))
+    top, bottom = (fit_endplate(volume, frame, *pair, settings.endplates) for pair in faces)
+    if top is None or bottom is None:
         raise BodyNotFoundError("body_cut", "there are too few voxels around an endplate: the body may be cut off")
-    (top, top_move), (bottom, bottom_move) = above_it, below_it
-    return assembled(scene, frame, (top, bottom), max(top_move, bottom_move), discs, height_mm)
+
+    def body(ends: tuple[EndplateFit, EndplateFit]) -> FittedBody:
+        move = max(abs(end.height_mm - pair[0].height_mm) for end, pair in zip(ends, faces, strict=True))
+        return assembled(scene, frame, ends, move, discs, height_mm)
+
+    yield body((top, bottom))
+    core = core_hu(crop, frame, starts[2].height_mm, starts[0].height_mm)
+    first, second = (
+        search_endplate(volume, frame, pair, found, core, settings.endplates, settings.trust.tilt_sd_deg)
+        for pair, found in zip(faces, (top, bottom), strict=True)
+    )
+    if first is not top or second is not bottom:
+        yield body((first, second))
 
 
 def assembled(

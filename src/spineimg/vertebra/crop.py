@@ -104,7 +104,7 @@ class Crop:
         def between(offset: int, steps: tuple[int, ...], parts: list[Field]) -> Field:
             """Between the voxel so far behind the first one and its neighbour along each axis."""
             if not steps:
-                return np.asarray(flat.take(first + offset))
+                return np.asarray(flat[offset:].take(first))
             near = between(offset, steps[1:], parts[1:])
             far = between(offset + steps[0], steps[1:], parts[1:])
             far -= near
@@ -125,8 +125,13 @@ def cut_out(volume: CTVolume, click_lps_mm: FloatArray, settings: CropSettings) 
     return cut_box(volume, click_lps_mm, reach, settings.step_mm)
 
 
-def cut_box(volume: CTVolume, click_lps_mm: FloatArray, reach: Sequence[tuple[float, float]], step: float) -> Crop:
-    """The grid around a point with its reach, mm, to (feet, head), (front, back), (right, left). Raises PixelError."""
+def cut_box(
+    volume: CTVolume, click_lps_mm: FloatArray, reach: Sequence[tuple[float, float]], step: float, least_mm: float = 0.0
+) -> Crop:
+    """The grid around a point with its reach, mm, to (feet, head), (front, back), (right, left). Raises PixelError.
+
+    least_mm: of slices, rows and columns that lie nearer to each other only every so-many-th is used.
+    """
     geometry = volume.geometry
     axes, order = _directions(geometry)
     ticks = [np.arange(-round(low / step), round(high / step) + 1) * step for low, high in reach]
@@ -134,7 +139,7 @@ def cut_box(volume: CTVolume, click_lps_mm: FloatArray, reach: Sequence[tuple[fl
     along = [ticks[order.index(axis)] for axis in range(3)]
     signs = [float(np.sign(axes[order.index(axis)] @ _lattice(geometry)[axis])) for axis in range(3)]
     places = [np.asarray(s * t, dtype=np.float64) for s, t in zip(signs, along, strict=True)]
-    hu, covered = _resampled(volume, click_lps_mm, places, step)
+    hu, covered = _resampled(volume, click_lps_mm, places, step, least_mm)
     origin = click_lps_mm + np.array([t[0] for t in ticks]) @ axes
     return Crop(
         np.ascontiguousarray(hu.transpose(order)),
@@ -171,13 +176,16 @@ def _directions(geometry: Geometry) -> tuple[FloatArray, list[int]]:
     return axes, list(order)
 
 
-def _resampled(volume: CTVolume, click: FloatArray, along: list[FloatArray], step: float) -> tuple[Field, BoolArray]:
+def _resampled(
+    volume: CTVolume, click: FloatArray, along: list[FloatArray], step: float, least_mm: float
+) -> tuple[Field, BoolArray]:
     """HU and coverage on the grid, axes in the lattice's order (slice, row, column)."""
     from scipy.sparse import csr_array
 
     geometry = volume.geometry
     lattice = _lattice(geometry)
-    places = (geometry.origins_lps_mm - click) @ lattice.T
+    every = [max(1, int(least_mm / spacing)) for spacing in geometry.spacing_mm]
+    places = (geometry.origins_lps_mm[:: every[0]] - click) @ lattice.T
     # Rows may run against the second lattice axis: signed steps.
     spacing = (float(geometry.row_step_lps_mm @ lattice[1]), float(geometry.column_step_lps_mm @ lattice[2]))
     across, covered_across = _weights(along[0], places[:, 0], step)
@@ -187,11 +195,13 @@ def _resampled(volume: CTVolume, click: FloatArray, along: list[FloatArray], ste
     covered = np.broadcast_to(covered_across[:, None, None], shape).copy()
     at = 0
     for place, run in groupby(used.tolist(), lambda k: (round(float(places[k, 1]), 3), round(float(places[k, 2]), 3))):
-        rows = _window(along[1], place[0], spacing[0], geometry.shape[1], step)
-        columns = _window(along[2], place[1], spacing[1], geometry.shape[2], step)
+        rows, columns = (
+            _window(along[1 + i], place[i], spacing[i], geometry.shape[1 + i], every[1 + i], step) for i in (0, 1)
+        )
         alike = list(run)
         for k in alike:
-            hu = _clipped(volume.read_window(k, rows.pixels, columns.pixels))
+            hu = volume.read_window(k * every[0], rows.pixels, columns.pixels)
+            hu = _clipped(hu[:: every[1], :: every[2]])
             # One slice at a time stays in the processor's cache; turned over it is half as large there as a stack.
             flat[at] = (columns.sparse @ (rows.sparse @ hu).T).T
             at += 1
@@ -220,15 +230,16 @@ class _Window:
     covered: BoolArray
 
 
-def _window(along: FloatArray, place: float, spacing: float, count: int, step: float) -> _Window:
+def _window(along: FloatArray, place: float, spacing: float, count: int, every: int, step: float) -> _Window:
+    """every: only every so-many-th pixel is used."""
     from scipy.sparse import csr_array
 
-    at = np.asarray(place + spacing * np.arange(count), dtype=np.float64)
+    at = np.asarray(place + spacing * np.arange(0, count, every), dtype=np.float64)
     weights, covered = _weights(along, at, step)
     used = np.flatnonzero(weights.any(axis=0))
-    span = slice(int(used[0]), int(used[-1]) + 1)
-    own = weights[:, span].astype(np.float32)
-    return _Window(span, csr_array(own), covered)
+    first, last = int(used[0]), int(used[-1]) + 1
+    own = weights[:, first:last].astype(np.float32)
+    return _Window(slice(first * every, (last - 1) * every + 1), csr_array(own), covered)
 
 
 def _weights(wanted: FloatArray, given: FloatArray, step: float) -> tuple[FloatArray, BoolArray]:

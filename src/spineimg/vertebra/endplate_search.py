@@ -52,25 +52,21 @@ def search_endplate(
     volume: CTVolume,
     frame: LocalFrame,
     faces: tuple[Start, Start],
+    found: EndplateFit,
     core: float,
     settings: EndplateSettings,
     tilt_sd_deg: float,
-    *,
-    once: bool,
-) -> tuple[EndplateFit, float] | None:
-    """The endplate at the first of two faces of a disc, and how far it lies from where the chain saw it, mm.
+) -> EndplateFit:
+    """The endplate at the first of two faces of a disc, where its fit from there, `found`, is no good.
 
-    core: HU of the middle of the body. tilt_sd_deg: largest standard error of a certain tilt. Where the fit ends up far
-    from its start, with tissues that are none or an uncertain tilt, others are tried, unless `once`. None with too few
-    voxels. Raises PixelError.
+    core: HU of the middle of the body. tilt_sd_deg: largest standard error of a certain tilt. Where the fit ended up
+    far from its start, with tissues that are none or an uncertain tilt, others are tried; else it is `found` itself.
+    Raises PixelError.
     """
     start, other = faces
-    found = fit_endplate(volume, frame, start, other, settings)
-    if found is None:
-        return None
     certain = not found.oddities and found.tilt_sd_deg < tilt_sd_deg
-    if once or (abs(found.height_mm - start.height_mm) < FAR_MM and certain):
-        return found, abs(found.height_mm - start.height_mm)
+    if abs(found.height_mm - start.height_mm) < FAR_MM and certain:
+        return found
     pairs = []
     if abs(found.facing.height_mm - start.height_mm) < _NEXT_MM:
         # The facing surface of the model may have taken this endplate, and left its own to plain bone.
@@ -84,7 +80,7 @@ def search_endplate(
         fit = fit_endplate(volume, frame, first, second, settings)
         if fit is not None and _worth(fit, core) > _worth(found, core) + _CLEARLY:
             found = fit
-    return found, abs(found.height_mm - start.height_mm)
+    return found
 
 
 def _worth(fit: EndplateFit, core: float) -> float:

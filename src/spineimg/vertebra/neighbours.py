@@ -13,7 +13,7 @@ import numpy as np
 
 from spineimg.geometry import FloatArray
 from spineimg.vertebra.bands import banded
-from spineimg.vertebra.body import Body, BodyNotFoundError, FittedBody, Scene, fit_between
+from spineimg.vertebra.body import Body, BodyNotFoundError, FittedBody, Scene, fits_between
 from spineimg.vertebra.candidates import SACRUM, SOFT_CODES, Candidate, SpineSettings, gap_mm, rough_between, slice_mm
 from spineimg.vertebra.chain import Disc, Face, Zone
 from spineimg.vertebra.column import Column
@@ -126,19 +126,19 @@ def _held(
     rough = rough_between(zones, scene.column, one.below, one.above)
     usual = height * float(np.sqrt(rough.area_mm2))
     first: Candidate | None = None
-    for once in (True, False):  # another start may lead to the right valley, or out of it
-        try:
-            fit = fit_between(volume, scene, rough, discs, usual, held, once=once)
-        except BodyNotFoundError as error:
-            return replace(one, reason=(error.code, str(error)))
-        reason = (
-            _strayed(scene.column, fit, one, settings)
-            or _disagreement(scene.column, fit, neighbours, settings)
-            or _crossing(fit, candidates, i, settings)
-        )
-        first = first or Candidate(one.below, one.above, fit, reason, held=True)
-        if reason is None:
-            return Candidate(one.below, one.above, fit, None, held=True)
+    try:
+        # Another start may lead to the right valley, or out of it.
+        for fit in fits_between(volume, scene, rough, discs, usual, held):
+            reason = (
+                _strayed(scene.column, fit, one, settings)
+                or _disagreement(scene.column, fit, neighbours, settings)
+                or _crossing(fit, candidates, i, settings)
+            )
+            first = first or Candidate(one.below, one.above, fit, reason, held=True)
+            if reason is None:
+                return Candidate(one.below, one.above, fit, None, held=True)
+    except BodyNotFoundError as error:
+        return replace(one, reason=(error.code, str(error)))
     return first or one
 
 

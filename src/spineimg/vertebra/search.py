@@ -17,6 +17,8 @@ from spineimg.vertebra.crop import Field, cut_box, extent_mm
 from spineimg.volume import CTVolume
 
 _STEP_MM = 2.5
+_LEAST_MM = 1.9
+"""Voxels nearer to each other are passed over: scans of 2 mm slices and 1.5 mm pixels show the canal as well."""
 _LINE_HU = 70.0
 """A place adds to the path when its contrast is above this. Engineering choice: canals have 100-280, others less."""
 _BONE_HU, _FEW_SLICES, _SPARE = 150.0, 4, 6
@@ -35,7 +37,7 @@ def find_start(volume: CTVolume, settings: CanalSettings) -> FloatArray:
     if height < _SHORTEST_MM:
         text = f"the image shows {height:.0f} mm of the spine, too little to find it without a seed"
         raise BodyNotFoundError("image_short", text)
-    crop = cut_box(volume, middle, reach, _STEP_MM)
+    crop = cut_box(volume, middle, reach, _STEP_MM, _LEAST_MM)
     hu, corner = _around_bone(crop.hu)
     score = canal_scores(np.clip(hu, -200, 400), _STEP_MM, settings)
     path = _best_stretch(score - _LINE_HU)
