@@ -17,14 +17,13 @@ from spineimg.notes import Note
 from spineimg.results import CaseResult, VertebraResult
 from spineimg.rois import Ellipse, LabelVolume, MaskRoi, RoiSet, VertebraRoi
 from spineimg.sampling import SliceReader
-from spineimg.vertebra.candidates import SpineSettings
+from spineimg.vertebra.click import Clicks
 from spineimg.vertebra.flags import FlagSettings, Subject, flag
 from spineimg.vertebra.hu import HuSettings, SliceHU, VertebraHU, measure
 from spineimg.vertebra.label_voxels import cut_out
 from spineimg.vertebra.mask_case import refuse_other_scan
 from spineimg.vertebra.mask_place import PlaceSettings
 from spineimg.vertebra.quality import acquisition_notes
-from spineimg.vertebra.spine import once
 from spineimg.volume import CTVolume
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from spineimg.implants.screen import ScreenSettings
 
 PLANES = ("endplate", "scanner")
+_ENDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,13 @@ def assess(
     settings: Settings | None = None,
     cutoffs: tuple[Cutoff, ...] = PUBLISHED,
     known: Mapping[str, VertebraHU] | None = None,
+    clicks: Clicks | None = None,
 ) -> CaseResult:
     """Vertebral HU of every ROI, and the flags of those whose role has a cutoff.
 
     plane: "endplate" resamples ellipses that are tilted to the slices, "scanner" refuses them. known: level -> what
-    `measure` gave for the same ROI of the same volume; these ROIs are not measured again.
+    `measure` gave for the same ROI of the same volume; these ROIs are not measured again. clicks: of this volume, when
+    they have been asked before.
     Raises SeriesError for a series whose geometry does not allow measuring, RoiError for an unknown plane. A single
     vertebra that cannot be measured stays in the result, its numbers None and a note saying why.
     """
@@ -67,8 +69,8 @@ def assess(
     chosen = settings or Settings()
     asked = _asked(rois)
     before = known or {}
-    solve = once(volume, SpineSettings(chosen.hu.click.body))
-    measured = [before.get(roi.level) or measure(volume, roi, chosen.hu, plane, solve=solve) for roi in asked]
+    answers = clicks or Clicks.of(volume, chosen.hu.click, whole=_lists_levels(asked))
+    measured = [before.get(roi.level) or measure(volume, roi, chosen.hu, plane, clicks=answers) for roi in asked]
     _refuse_other_scan(volume, rois, measured, chosen.hu.mask.place)
     disorder = _disorder(asked, measured)
     vertebrae = tuple(
@@ -122,7 +124,7 @@ def screen(
     )
 
 
-def assess_and_screen(volume: CTVolume, rois: RoiSet) -> CaseResult:
+def assess_and_screen(volume: CTVolume, rois: RoiSet, clicks: Clicks | None = None) -> CaseResult:
     """Vertebral HU and the implant screen of one scan. A vertebra that holds a screw is measured, never flagged."""
     screened = screen(volume, rois)
     found = screened.implants
@@ -131,7 +133,7 @@ def assess_and_screen(volume: CTVolume, rois: RoiSet) -> CaseResult:
         replace(roi, status=Status.INSTRUMENTED) if roi.level in held and roi.status is None else roi
         for roi in rois.vertebrae
     )
-    result = assess(volume, replace(rois, vertebrae=marked))
+    result = assess(volume, replace(rois, vertebrae=marked), clicks=clicks)
     return replace(
         result,
         notes=tuple(dict.fromkeys((*result.notes, *screened.notes))),
@@ -140,16 +142,17 @@ def assess_and_screen(volume: CTVolume, rois: RoiSet) -> CaseResult:
     )
 
 
-def found_rois(volume: CTVolume) -> RoiSet:
+def found_rois(volume: CTVolume, clicks: Clicks | None = None) -> RoiSet:
     """A click in every vertebra that is found and can be named without a person, its name unconfirmed.
 
+    clicks: of this volume, for whoever measures them.
     Raises SeriesError for a series whose geometry does not allow measuring, RoiError when none can be named.
     """
     from spineimg.vertebra.body import BodyNotFoundError
     from spineimg.vertebra.naming import name_spine
 
     try:
-        named = name_spine(volume)
+        named = name_spine(volume, clicks=clicks)
     except BodyNotFoundError as error:
         raise RoiError(f"no vertebra was found: {error}") from error
     if not named.vertebrae:
@@ -255,6 +258,11 @@ def _spelled_out(roi: VertebraRoi, slices: Sequence[SliceHU]) -> VertebraRoi:
 def _spelled(settings: Settings | Cutoff) -> dict[str, object]:
     """Settings as they stand in a result. Spelling them out takes longer than measuring a plane again."""
     return asdict(settings)
+
+
+def _lists_levels(asked: Sequence[VertebraRoi]) -> bool:
+    """Whether more is clicked on than the ends of a construct."""
+    return sum(roi.center_lps_mm is not None and not roi.ellipses and roi.mask is None for roi in asked) > _ENDS
 
 
 def _refuse_other_scan(volume: CTVolume, rois: RoiSet, measured: Sequence[VertebraHU], settings: PlaceSettings) -> None:

@@ -209,10 +209,10 @@ def test_an_endplate_that_bulges_must_be_certain(
     real, calls = search_endplate, []
 
     def bulging(*told: Any, **more: Any) -> Any:
-        found, move = real(*told, **more)
+        found = real(*told, **more)
         calls.append(found)
         changed = len(calls) - 1 == which
-        return (replace(found, concavity_mm=-0.2, tilt_sd_deg=tilt_sd_deg) if changed else found), move
+        return replace(found, concavity_mm=-0.2, tilt_sd_deg=tilt_sd_deg) if changed else found
 
     monkeypatch.setattr("spineimg.vertebra.body.search_endplate", bulging)
     center = _truth("L3").frame.center_lps_mm

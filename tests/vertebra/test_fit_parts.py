@@ -11,10 +11,10 @@ from scipy.stats import norm
 
 from spineimg.geometry import Geometry
 from spineimg.rois import Ellipse, VertebraRoi
-from spineimg.vertebra import naming
 from spineimg.vertebra.body import BodyNotFoundError
 from spineimg.vertebra.canal import best_beside, place_beside
 from spineimg.vertebra.candidates import Candidate, SpineSettings
+from spineimg.vertebra.click import Clicks
 from spineimg.vertebra.endplate_model import Start, edge_of
 from spineimg.vertebra.endplates import EndplateFit
 from spineimg.vertebra.hu import measure
@@ -110,14 +110,14 @@ def test_a_body_that_a_click_at_its_centre_does_not_give_ends_the_list(monkeypat
     """Planted: the list read from head to foot when it is cut."""
     phantom, volume = spine()
     lost = phantom.vertebra("L1").frame.center_lps_mm
-    real = naming.body_of_click
+    real = Clicks.body
 
-    def clicked(where: CTVolume, click: Any, *rest: Any, **more: Any) -> Any:
+    def clicked(clicks: Clicks, click: Any) -> Any:
         if np.linalg.norm(click - lost) < 5:
             raise BodyNotFoundError("uncertain", "not this one")
-        return real(where, click, *rest, **more)
+        return real(clicks, click)
 
-    monkeypatch.setattr(naming, "body_of_click", clicked)
+    monkeypatch.setattr(Clicks, "body", clicked)
     center = phantom.vertebra("L3").frame.center_lps_mm
     named = name_spine(volume, {"L3": center})
     assert [one.level for one in named.vertebrae] == ["L2", "L3", "L4", "L5"]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spineimg.geometry import FloatArray
     from spineimg.results import CaseResult
     from spineimg.rois import RoiSet
+    from spineimg.vertebra.click import Clicks
     from spineimg.volume import CTVolume
 
 READY = "ready"
@@ -91,19 +92,21 @@ def measure_case(job: Job) -> Answer:
 def _measured(job: Job, known: KnownHeaders) -> Answer:
     from spineimg.export.json import result_to_dict
     from spineimg.pipeline import assess, assess_and_screen
+    from spineimg.vertebra.click import Clicks
 
     rois = None if job.case.searched else _rois(job, None)
     volume = _volume(job, known)
+    clicks = Clicks.of(volume, whole=True) if job.case.searched and job.search else None
     nameless = ""
     if rois is None:
         try:
-            rois = _rois(job, volume)
+            rois = _rois(job, volume, clicks)
         except RoiError as error:
             if not job.implants:
                 raise
             nameless = f"no vertebra measured: {error}"  # its screws are worth having all the same
             rois = _rois(replace(job, search=False), volume)
-    result = assess_and_screen(volume, rois) if job.implants else assess(volume, rois)
+    result = assess_and_screen(volume, rois, clicks) if job.implants else assess(volume, rois, clicks=clicks)
     if nameless:
         result = replace(result, notes=(*result.notes, Note("levels_not_found", nameless)))
     described = result_to_dict(result, datetime.now(UTC))
@@ -127,7 +130,7 @@ def _volume(job: Job, known: KnownHeaders) -> CTVolume:
     return choose(found, job.case.uid or job.files[0], job.case.uid, "put one of these UIDs into path").volume()
 
 
-def _rois(job: Job, volume: CTVolume | None) -> RoiSet:
+def _rois(job: Job, volume: CTVolume | None, clicks: Clicks | None = None) -> RoiSet:
     """The ROIs of the case's file or of the vertebrae that are found in the volume, cut down to the levels that the
     table names; or the table's clicks."""
     from spineimg.anatomy import Construct
@@ -142,7 +145,7 @@ def _rois(job: Job, volume: CTVolume | None) -> RoiSet:
     elif job.mask is not None:
         found = rois_from_mask(job.mask)
     elif volume is not None:
-        found = found_rois(volume) if job.search else RoiSet(())
+        found = found_rois(volume, clicks) if job.search else RoiSet(())
     else:
         found = RoiSet(tuple(VertebraRoi(one.level, _array(one.center_lps_mm)) for one in wanted))
     by_level = {roi.level: roi for roi in found.vertebrae}

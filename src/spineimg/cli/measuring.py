@@ -30,6 +30,7 @@ from spineimg.errors import SpineImgError
 if TYPE_CHECKING:
     from spineimg.results import CaseResult
     from spineimg.rois import RoiSet
+    from spineimg.vertebra.click import Clicks
     from spineimg.volume import Acquisition, CTVolume
 
 
@@ -93,15 +94,17 @@ def hu(
         raise typer.BadParameter(f"--plane is endplate or scanner, not {plane}")
     from spineimg.io.opening import load, state
     from spineimg.pipeline import assess
+    from spineimg.vertebra.click import Clicks
 
     stated = stated_acquisition(kvp, contrast, kernel)
     volume = state(load(path, series, keep_ids=keep_ids), stated)
-    wanted = named_rois(rois, mask, mask_labels, uiv, liv, volume)
+    clicks = Clicks.of(volume, whole=True) if levels is not None else None
+    wanted = named_rois(rois, mask, mask_labels, uiv, liv, volume, clicks)
     if dicom is not None:
         from spineimg.cli.exchange import source_of
 
         source_of(volume)  # a source that DICOM cannot name is refused before anything is written
-    result = assess(volume, wanted, plane=plane, **_own_cutoffs(cutoffs))
+    result = assess(volume, wanted, plane=plane, clicks=clicks, **_own_cutoffs(cutoffs))
     if levels is not None and figure is not None:
         from spineimg.cli.spine import draw_result
 
@@ -207,8 +210,10 @@ def named_rois(
     uiv: str | None,
     liv: str | None,
     volume: CTVolume | None = None,
+    clicks: Clicks | None = None,
 ) -> RoiSet:
-    """The ROIs of a file, else of the vertebrae that are found in `volume`; the command line names the construct."""
+    """The ROIs of a file, else of the vertebrae that are found in `volume`, whose spine `clicks` then know; the command
+    line names the construct."""
     from dataclasses import replace
 
     from spineimg.anatomy import Construct, parse_level
@@ -229,7 +234,7 @@ def named_rois(
     elif mask is None and volume is not None:
         from spineimg.pipeline import found_rois
 
-        found = found_rois(volume)
+        found = found_rois(volume, clicks)
     else:
         from spineimg.io.masks import Convention, rois_from_mask
 

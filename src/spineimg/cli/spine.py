@@ -11,6 +11,7 @@ from spineimg.cli.shared import JsonOption, QuietOption, SeriesOption, app, file
 
 if TYPE_CHECKING:
     from spineimg.results import CaseResult
+    from spineimg.vertebra.click import Clicks
     from spineimg.vertebra.naming import NamedSpine
     from spineimg.volume import CTVolume
 
@@ -34,12 +35,14 @@ def levels(
     from spineimg import __version__
     from spineimg.io.levels import levels_to_dict
     from spineimg.io.opening import load
+    from spineimg.vertebra.click import Clicks
     from spineimg.vertebra.naming import name_spine
 
     volume = load(path, series)
-    named = name_spine(volume, seeds)
+    clicks = Clicks.of(volume, whole=True)
+    named = name_spine(volume, seeds, clicks=clicks)
     if figure is not None:
-        _draw(volume, named, figure)
+        _draw(clicks, named, figure)
     if centroids is not None:
         from spineimg.io.centroids import write_centroids
 
@@ -74,12 +77,12 @@ def _parsed(text: str) -> tuple[str, list[float]]:
     return level, point
 
 
-def _draw(volume: CTVolume, named: NamedSpine, path: Path) -> None:
+def _draw(clicks: Clicks, named: NamedSpine, path: Path) -> None:
     """The figure, with the HU of the bodies that can be measured."""
     from spineimg.export.spine_figure import Mark, write_spine_figure
     from spineimg.pipeline import assess
 
-    measured = {one.level: one.hu.mean_hu for one in assess(volume, named.rois()).vertebrae}
+    measured = {one.level: one.hu.mean_hu for one in assess(clicks.volume, named.rois(), clicks=clicks).vertebrae}
     marks = [
         Mark(
             one.level,
@@ -94,7 +97,9 @@ def _draw(volume: CTVolume, named: NamedSpine, path: Path) -> None:
         )
         for one in named.vertebrae
     ]
-    write_spine_figure(volume, marks, [note.text for note in named.notes if note.code != "from_neighbours"], path)
+    write_spine_figure(
+        clicks.volume, marks, [note.text for note in named.notes if note.code != "from_neighbours"], path
+    )
 
 
 def _view(named: NamedSpine) -> Any:

@@ -12,7 +12,7 @@ from spineimg.settings import setting
 from spineimg.vertebra.body import Body, BodyNotFoundError, BodySettings, find_body
 from spineimg.vertebra.candidates import SOFT_CODES, SpineSettings, for_slices, slice_mm
 from spineimg.vertebra.placement import PlacementError, PlacementSettings, place_rois
-from spineimg.vertebra.spine import Solved, find_spine
+from spineimg.vertebra.spine import Solved, find_spine, near_body, once
 from spineimg.volume import CTVolume, keeping
 
 
@@ -40,30 +40,67 @@ class Placed:
     body: Body | None
 
 
-def rois_of_click(
-    volume: CTVolume,
-    click_lps_mm: FloatArray,
-    level: str,
-    plane: str,
-    settings: ClickSettings,
-    *,
-    alone: bool = False,
-    solve: Callable[[], Solved] | None = None,
-) -> Placed:
-    """The vertebral body around a click, three ROIs in it, and notes on it.
+@dataclass(frozen=True, eq=False, slots=True)
+class Clicks:
+    """What answers clicks in one volume.
 
-    alone: neighbours, which take seconds, are not asked; a note with one of SOFT_CODES says that they could be.
-    solve: as in `body_of_click`. Raises PixelError for slices that cannot be read.
+    solve: gives the volume's spine, solved at the first call (`spine.once`). whole: unclear clicks ask it at once, for
+    whoever lists the levels needs it anyway; else their near neighbours first.
     """
-    thick = too_thick(volume, settings)
-    if thick is not None:
-        return Placed((), (Note("body_not_found", f"{thick}: place the ellipses by hand", level),), None)
-    volume = keeping(volume)
-    try:
-        body = body_of_click(volume, click_lps_mm, settings, alone=alone, solve=solve)
-    except BodyNotFoundError as error:
-        return Placed((), (Note(error.code, f"no vertebral body was found: {error}", level),), None)
-    return placed_in(volume, body, level, plane, settings, ("placed_from_click", "from one click"))
+
+    volume: CTVolume
+    settings: ClickSettings
+    solve: Callable[[], Solved]
+    whole: bool
+
+    @classmethod
+    def of(cls, volume: CTVolume, settings: ClickSettings = ClickSettings(), *, whole: bool = False) -> Clicks:
+        return cls(volume, settings, once(volume, SpineSettings(settings.body)), whole)
+
+    def reading(self, volume: CTVolume) -> Clicks:
+        """The same of another reader of the same volume."""
+        return replace(self, volume=volume)
+
+    def body(
+        self, click_lps_mm: FloatArray, *, alone: bool = False, witness: Callable[[Body], bool] | None = None
+    ) -> Body:
+        """The body at a click; where its fit alone is not believed, the one that its neighbours speak for.
+
+        alone: neighbours are not asked. witness: as in `find_body`. Raises BodyNotFoundError with the reason of the fit
+        itself; PixelError.
+        """
+        volume, asked = keeping(self.volume), SpineSettings(self.settings.body)
+        try:
+            return find_body(volume, click_lps_mm, for_slices(asked, slice_mm(volume)).body, witness=witness)
+        except BodyNotFoundError as error:
+            if alone or error.code not in SOFT_CODES:
+                raise
+            body = None if self.whole else near_body(volume, click_lps_mm, asked)
+            if body is None:
+                try:
+                    spine = find_spine(volume, click_lps_mm, asked, solve=self.solve)
+                except BodyNotFoundError:
+                    raise error from None
+                body = spine.bodies[spine.start]
+        text = "its fit alone is unclear; it goes with the neighbours' size, axis and discs"
+        return replace(body, notes=(*body.notes, Note("from_neighbours", text)))
+
+    def rois(self, click_lps_mm: FloatArray, level: str, plane: str, *, alone: bool = False) -> Placed:
+        """The vertebral body around a click, three ROIs in it, and notes on it.
+
+        alone: neighbours, which take seconds, are not asked; a note with one of SOFT_CODES says that they could be.
+        Raises PixelError for slices that cannot be read.
+        """
+        thick = too_thick(self.volume, self.settings)
+        if thick is not None:
+            return Placed((), (Note("body_not_found", f"{thick}: place the ellipses by hand", level),), None)
+        asked = self.reading(keeping(self.volume))
+        try:
+            body = asked.body(click_lps_mm, alone=alone)
+        except BodyNotFoundError as error:
+            return Placed((), (Note(error.code, f"no vertebral body was found: {error}", level),), None)
+        how = ("placed_from_click", "from one click")
+        return placed_in(asked.volume, body, level, plane, self.settings, how)
 
 
 def too_thick(volume: CTVolume, settings: ClickSettings) -> str | None:
@@ -89,30 +126,13 @@ def placed_in(
     return Placed(rois, notes, body)
 
 
-def body_of_click(
-    volume: CTVolume,
-    click_lps_mm: FloatArray,
-    settings: ClickSettings = ClickSettings(),
-    *,
-    alone: bool = False,
-    solve: Callable[[], Solved] | None = None,
-    witness: Callable[[Body], bool] | None = None,
-) -> Body:
-    """The body at a click; where its fit alone is not believed, the one that its neighbours speak for.
+def rois_of_click(
+    volume: CTVolume, click_lps_mm: FloatArray, level: str, plane: str, settings: ClickSettings, *, alone: bool = False
+) -> Placed:
+    """`Clicks.rois` of a single click."""
+    return Clicks.of(volume, settings).rois(click_lps_mm, level, plane, alone=alone)
 
-    alone: neighbours are not asked. witness: as in `find_body`. solve: gives the volume's spine, for several clicks in
-    one volume (`spine.once`). Raises BodyNotFoundError with the reason of the fit itself.
-    """
-    volume, asked = keeping(volume), SpineSettings(settings.body)
-    try:
-        return find_body(volume, click_lps_mm, for_slices(asked, slice_mm(volume)).body, witness=witness)
-    except BodyNotFoundError as error:
-        if alone or error.code not in SOFT_CODES:
-            raise
-        try:
-            spine = find_spine(volume, click_lps_mm, asked, solve=solve)
-        except BodyNotFoundError:
-            raise error from None
-    body = spine.bodies[spine.start]
-    text = "its fit alone is unclear; it goes with the neighbours' size, axis and discs"
-    return replace(body, notes=(*body.notes, Note("from_neighbours", text)))
+
+def body_of_click(volume: CTVolume, click_lps_mm: FloatArray, settings: ClickSettings = ClickSettings()) -> Body:
+    """`Clicks.body` of a single click."""
+    return Clicks.of(volume, settings).body(click_lps_mm)

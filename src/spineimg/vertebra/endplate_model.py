@@ -201,10 +201,10 @@ class Seen:
         return self._between(1)
 
     def _between(self, row: int) -> FloatArray:
-        more = self.table[row + 2].take(self.low)
-        more *= self.part
-        more += self.table[row].take(self.low)
-        return more
+        further: FloatArray = self.table[row + 2].take(self.low)
+        further *= self.part
+        further += self.table[row].take(self.low)
+        return further
 
 
 def edge_of(half: float, blur: float) -> Edge:

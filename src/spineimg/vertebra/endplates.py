@@ -275,9 +275,7 @@ def _settled(problem: Problem, numbers: FloatArray) -> _Valley:
     return _Valley(numbers, tissues, spread, normal)
 
 
-def _projected(
-    columns: FloatArray, hu: FloatArray, weight: FloatArray, spread: float
-) -> tuple[FloatArray, FloatArray]:
+def _projected(columns: FloatArray, hu: FloatArray, weight: FloatArray, spread: float) -> tuple[FloatArray, FloatArray]:
     """The normal equations (12, 12) of the tissues, and their HU (12,).
 
     Each is held to its usual HU, which keeps the equations well conditioned.

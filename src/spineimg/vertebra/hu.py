@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.sampling import PlaneSamples, SamplingSettings, SliceReader
 from spineimg.settings import setting
 from spineimg.vertebra.body import Body
-from spineimg.vertebra.click import ClickSettings, Placed, placed_in, rois_of_click
+from spineimg.vertebra.click import Clicks, ClickSettings, Placed, placed_in
 from spineimg.vertebra.mask_body import Label, body_of_label, clipped
 from spineimg.vertebra.masks import MaskSettings, Planes, mask_planes
 from spineimg.vertebra.noise import NoiseSettings, noise_hu
@@ -29,7 +29,6 @@ from spineimg.vertebra.quality import (
     metal_notes,
     vertebra_notes,
 )
-from spineimg.vertebra.spine import Solved
 from spineimg.volume import CTVolume
 
 Vector = tuple[float, float, float]
@@ -111,20 +110,21 @@ def measure(
     settings: HuSettings | None = None,
     plane: str = "endplate",
     *,
-    solve: Callable[[], Solved] | None = None,
+    clicks: Clicks | None = None,
 ) -> VertebraHU:
     """Trabecular HU of one vertebra in the planes of its ROIs.
 
     The mean of the slice means is the vertebral HU. When any plane has no number the vertebra has none, for a mean of
     the other planes would be another quantity. What cannot be measured is None with a note; nothing is raised for it.
 
-    plane: "scanner" refuses ellipses tilted to the slices; "endplate" resamples them. solve: gives the volume's spine
-    to clicks that lean on it, once for several vertebrae (`spine.once`).
+    plane: "scanner" refuses ellipses tilted to the slices; "endplate" resamples them. clicks: answers those of several
+    vertebrae in this volume.
     """
     chosen = settings or HuSettings()
     reader = SliceReader(volume)
+    asked = (clicks or Clicks.of(volume, chosen.click)).reading(reader.volume)
     try:
-        planes, notes, body = _planes(reader, roi, chosen, plane, solve)
+        planes, notes, body = _planes(reader, asked, roi, chosen, plane)
     except PixelError as error:
         return VertebraHU(notes=(undecodable(error, roi.level),))
     if not planes:
@@ -156,19 +156,15 @@ class EllipseMeter:
 
 
 def _planes(
-    reader: SliceReader,
-    roi: VertebraRoi,
-    settings: HuSettings,
-    plane: str,
-    solve: Callable[[], Solved] | None,
+    reader: SliceReader, clicks: Clicks, roi: VertebraRoi, settings: HuSettings, plane: str
 ) -> tuple[tuple[RoiPlane, ...], tuple[Note, ...], Body | None]:
     """The ROIs of a vertebra on their planes, by ellipses, else by a mask, else from a click. Raises PixelError."""
     if not roi.ellipses and roi.mask is not None:
-        in_body = partial(_in_label, reader, level=roi.level, settings=settings, plane=plane, solve=solve)
+        in_body = partial(_in_label, reader, clicks, level=roi.level, settings=settings, plane=plane)
         return mask_planes(reader, roi.mask, roi.level, settings.mask, in_body)
     placed = Placed(roi.ellipses, (), None)
     if not roi.ellipses and roi.center_lps_mm is not None:
-        placed = rois_of_click(reader.volume, roi.center_lps_mm, roi.level, plane, settings.click, solve=solve)
+        placed = clicks.rois(roi.center_lps_mm, roi.level, plane)
     elif not roi.ellipses:
         note = Note("no_roi", "this level was asked for, but no ROI says where it is", roi.level)
         placed = Placed((), (note,), None)
@@ -177,16 +173,10 @@ def _planes(
 
 
 def _in_label(
-    reader: SliceReader,
-    label: Label,
-    *,
-    level: str,
-    settings: HuSettings,
-    plane: str,
-    solve: Callable[[], Solved] | None,
+    reader: SliceReader, clicks: Clicks, label: Label, *, level: str, settings: HuSettings, plane: str
 ) -> Planes:
     """ROIs in the body of a labelled vertebra, as after a click, within the label. Raises BodyNotFoundError."""
-    body = body_of_label(reader.volume, label, settings.mask.body, settings.click, solve)
+    body = body_of_label(clicks, label, settings.mask.body)
     how = ("placed_in_label", f"in {label.name}")
     placed = placed_in(reader.volume, body, level, plane, settings.click, how)
     planes = [ellipse_plane(reader, one, level, plane, settings.sampling) for one in placed.rois]

@@ -7,7 +7,7 @@ contradicts one that took a disc or the next vertebra for bone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,11 +19,10 @@ from spineimg.rois import MaskRoi
 from spineimg.settings import setting
 from spineimg.vertebra.body import Body, BodyNotFoundError, EndplatePlane
 from spineimg.vertebra.candidates import SOFT_CODES
-from spineimg.vertebra.click import ClickSettings, body_of_click, too_thick
+from spineimg.vertebra.click import Clicks, too_thick
 from spineimg.vertebra.label_voxels import BoolArray, LabelBlock
 from spineimg.vertebra.planes import RoiPlane
-from spineimg.vertebra.spine import Solved
-from spineimg.volume import CTVolume, keeping
+from spineimg.volume import keeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +96,22 @@ class Label:
         return self.block.holds(self.grid, points_lps_mm)
 
 
-def body_of_label(
-    volume: CTVolume,
-    label: Label,
-    settings: LabelBodySettings,
-    click: ClickSettings,
-    solve: Callable[[], Solved] | None,
-) -> Body:
-    """The body in the label of a whole vertebra; solve: as in `body_of_click`.
+def body_of_label(clicks: Clicks, label: Label, settings: LabelBodySettings) -> Body:
+    """The body in the label of a whole vertebra.
 
     Raises BodyNotFoundError: with `mask_misplaced` when the image shows a body elsewhere than the label, else with the
     reason of the first try. PixelError.
     """
-    thick = too_thick(volume, click)
+    thick = too_thick(clicks.volume, clicks.settings)
     if thick is not None:
         raise BodyNotFoundError("body_not_found", thick)
-    volume, seeds = keeping(volume), _seeds(label, settings)
+    clicks, seeds = clicks.reading(keeping(clicks.volume)), _seeds(label, settings)
     refusals: list[BodyNotFoundError] = []
     unclear: list[FloatArray] = []
 
     def tried(seed: FloatArray, **how: Any) -> Body | None:
         try:
-            body = body_of_click(volume, seed, click, **how)
+            body = clicks.body(seed, **how)
         except BodyNotFoundError as error:
             refusals.append(error)
             if error.code in SOFT_CODES:
@@ -134,7 +127,7 @@ def body_of_label(
         yield from ((seed, {"alone": True}) for seed in seeds)
         again = tuple(unclear)
         yield from ((seed, {"alone": True, "witness": agrees}) for seed in again)
-        yield from ((seed, {"solve": solve}) for seed in again[:1])
+        yield from ((seed, {}) for seed in again[:1])
 
     def agrees(body: Body) -> bool:
         return apart(body, label, settings) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -16,8 +16,8 @@ from spineimg.notes import Note
 from spineimg.rois import RoiSet, VertebraRoi
 from spineimg.vertebra.body import Body, BodyNotFoundError, agree
 from spineimg.vertebra.candidates import SpineSettings
-from spineimg.vertebra.click import ClickSettings, body_of_click
-from spineimg.vertebra.spine import SAME_DEG, SAME_MM, Solved, Spine, find_spine, once, search_spine
+from spineimg.vertebra.click import Clicks, ClickSettings
+from spineimg.vertebra.spine import SAME_DEG, SAME_MM, Spine, find_spine, search_spine
 from spineimg.volume import CTVolume, keeping
 
 _COUNTS = tuple(product((5, 6, 4), (12, 13, 11)))
@@ -53,18 +53,23 @@ class NamedSpine:
 
 
 def name_spine(
-    volume: CTVolume, seed: Mapping[str, npt.ArrayLike] | None = None, settings: SpineSettings | None = None
+    volume: CTVolume,
+    seed: Mapping[str, npt.ArrayLike] | None = None,
+    settings: SpineSettings | None = None,
+    *,
+    clicks: Clicks | None = None,
 ) -> NamedSpine:
     """All bodies of the spine that are found, with their levels.
 
     seed: level -> (3,) LPS mm of a point inside that body; several settle how many vertebrae a region has. Without one
     the spine is searched for and named from the sacrum upwards, unconfirmed; where no sacrum is seen, nothing is named.
+    clicks: of this volume and these settings, for whoever clicks on: the spine is solved once.
     Raises BodyNotFoundError when the body of the first seed is not believed or there is no spine, RoiError for seeds
     that contradict each other, SeriesError for a series whose geometry does not allow measuring, PixelError.
     """
     volume.require_usable()
     volume, chosen = keeping(volume), settings or SpineSettings()
-    clicks = _Clicks(volume, ClickSettings(body=chosen.body), once(volume, chosen))
+    clicks = (clicks or Clicks.of(volume, ClickSettings(body=chosen.body), whole=True)).reading(volume)
     if not seed:
         return _reachable(clicks, _from_sacrum(search_spine(volume, chosen, solve=clicks.solve)), None)
     seeds = {parse_level(level): np.asarray(point, dtype=np.float64) for level, point in seed.items()}
@@ -84,19 +89,7 @@ def name_spine(
     return _reachable(clicks, replace(named, notes=(*named.notes, Note("seed_cut", text, nearest))), nearest)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Clicks:
-    """What answers a click: the volume and its spine, solved once for all of them."""
-
-    volume: CTVolume
-    settings: ClickSettings
-    solve: Callable[[], Solved]
-
-    def body(self, click_lps_mm: FloatArray) -> Body:
-        return body_of_click(self.volume, click_lps_mm, self.settings, solve=self.solve)
-
-
-def _reachable(clicks: _Clicks, named: NamedSpine, first: str | None) -> NamedSpine:
+def _reachable(clicks: Clicks, named: NamedSpine, first: str | None) -> NamedSpine:
     """The bodies around `first` (else the longest run) that a click at their own centre gives again.
 
     Whoever measures the list clicks there. Raises BodyNotFoundError when `first` is none of them.
@@ -119,7 +112,7 @@ def _reachable(clicks: _Clicks, named: NamedSpine, first: str | None) -> NamedSp
     return NamedSpine(tuple(run), named.unnamed, tuple(notes), named.spine)
 
 
-def _found_again(clicks: _Clicks, one: NamedBody) -> NamedBody | None:
+def _found_again(clicks: Clicks, one: NamedBody) -> NamedBody | None:
     """The body as a click at its centre gives it: another fit only when it is no poorer, and a click at that one's
     centre agrees."""
     try:

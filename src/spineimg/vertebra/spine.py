@@ -51,6 +51,9 @@ from spineimg.volume import CTVolume, keeping
 _ZONE_MM = 10
 _ASIDE_MM = np.array([[90.0, 120.0], [65.0, 65.0]])
 """How far from the seed the spine may run to front and back, right and left."""
+_NEAR, _NEAR_MM = 3, np.array([[110.0, 110.0], [60.0, 80.0], [60.0, 60.0]])
+"""So many levels to either side are asked first: how far from the body they reach to feet and head, front and back,
+right and left. Engineering choice: a lumbar level is 33-40 mm high."""
 _STEP_MM = 1.0
 _KEPT, _SPARE_MM = 3, 12
 """A second look beyond the end of a run takes so many of its bodies along, and so much more."""
@@ -159,18 +162,42 @@ def search_spine(
     return _around(volume, known, run[0])
 
 
+@one_blas_thread
+def near_body(volume: CTVolume, seed_lps_mm: FloatArray, settings: SpineSettings | None = None) -> Body | None:
+    """The body at a point, (3,) LPS mm, in the column of its nearest neighbours.
+
+    None where it is not believed there, or too few of these stand by themselves: the whole spine may tell more. Raises
+    PixelError.
+    """
+    chosen = for_slices(settings or SpineSettings(), slice_mm(volume))
+    volume = keeping(volume)
+    try:
+        candidates = _chained(volume, _scene(volume, seed_lps_mm, _NEAR_MM, chosen), chosen).candidates
+        at = _at(candidates, seed_lps_mm)
+    except BodyNotFoundError:
+        return None
+    beside = (*candidates[max(0, at - _NEAR) : at], *candidates[at + 1 : at + 1 + _NEAR])
+    clear = sum(one.reason is None and not one.held for one in beside)
+    body = _judged(volume, candidates[at])
+    return body if isinstance(body, Body) and clear >= chosen.witnesses else None
+
+
 def _solved(volume: CTVolume, point: FloatArray, settings: SpineSettings) -> Solved:
     """All candidates of the spine that runs in front of the canal behind a point."""
-    wanted = np.concatenate([[[settings.reach_mm] * 2], _ASIDE_MM])
-    reach = np.minimum(wanted, extent_mm(volume.geometry, point) + 2.0)
-    crop = cut_box(volume, point, [(float(low), float(high)) for low, high in reach], _STEP_MM)
-    canal = find_canal(crop, settings.body.canal)
-    refuse_without_canal(crop, canal, settings.body.trust.canal_hu)
-    column = _trusted(crop, canal, straighten(crop, canal), settings)
-    known = _chained(volume, Scene(crop, canal, column), settings)
+    reach = np.concatenate([[[settings.reach_mm] * 2], _ASIDE_MM])
+    known = _chained(volume, _scene(volume, point, reach, settings), settings)
     for way in (-1, 1):
         known = _looked_again(volume, known, way)
     return known
+
+
+def _scene(volume: CTVolume, point: FloatArray, reach_mm: FloatArray, settings: SpineSettings) -> Scene:
+    """The canal behind a point and the column before it, as far as the image or (3, 2) reach_mm goes."""
+    reach = np.minimum(reach_mm, extent_mm(volume.geometry, point) + 2.0)
+    crop = cut_box(volume, point, [(float(low), float(high)) for low, high in reach], _STEP_MM)
+    canal = find_canal(crop, settings.body.canal)
+    refuse_without_canal(crop, canal, settings.body.trust.canal_hu)
+    return Scene(crop, canal, _trusted(crop, canal, straighten(crop, canal), settings))
 
 
 def _chained(volume: CTVolume, scene: Scene, settings: SpineSettings) -> Solved:

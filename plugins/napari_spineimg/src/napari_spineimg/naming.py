@@ -9,7 +9,7 @@ from spineimg.notes import Note
 from spineimg.pipeline import Settings
 from spineimg.rois import VertebraRoi
 from spineimg.vertebra.body import BodyNotFoundError
-from spineimg.vertebra.click import Placed, rois_of_click
+from spineimg.vertebra.click import Clicks, Placed
 from spineimg.vertebra.naming import name_spine
 from spineimg.volume import CTVolume
 
@@ -24,7 +24,8 @@ def named_spine(volume: CTVolume, level: str, point_lps_mm: FloatArray, progress
     """
     progress(0.0, "Naming the spine")
     try:
-        named = name_spine(volume, {level: point_lps_mm})
+        clicks = Clicks.of(volume, Settings().hu.click, whole=True)
+        named = name_spine(volume, {level: point_lps_mm}, clicks=clicks)
     except (BodyNotFoundError, PixelError) as error:
         raise RoiError(f"the spine cannot be named from {level}: {error}") from error
     if not named.vertebrae:
@@ -33,13 +34,13 @@ def named_spine(volume: CTVolume, level: str, point_lps_mm: FloatArray, progress
     found = []
     for number, one in enumerate(named.vertebrae):
         progress((number + 1) / (len(named.vertebrae) + 1), f"Placing ellipses in {one.level}")
-        found.append(_placed(volume, one.level, one.body.center_lps_mm, confirmed=one.level == level))
+        found.append(_placed(clicks, one.level, one.body.center_lps_mm, confirmed=one.level == level))
     return found
 
 
-def _placed(volume: CTVolume, level: str, point_lps_mm: FloatArray, *, confirmed: bool) -> Named:
+def _placed(clicks: Clicks, level: str, point_lps_mm: FloatArray, *, confirmed: bool) -> Named:
     try:
-        placed = rois_of_click(volume, point_lps_mm, level, "endplate", Settings().hu.click)
+        placed = clicks.rois(point_lps_mm, level, "endplate")
     except PixelError:
         placed = Placed((), (), None)  # measuring says so again
     roi = VertebraRoi(level, point_lps_mm, placed.rois, confirmed=confirmed)
