@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 PLANES = ("endplate", "scanner")
 _ENDS = 2
+"""A construct has two: they may be far apart, and each has near neighbours of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def _resampled(
 
     geometry = volume.geometry
     lattice = _lattice(geometry)
-    every = [max(1, int(least_mm / spacing)) for spacing in geometry.spacing_mm]
+    every = _every(geometry, least_mm)
     places = (geometry.origins_lps_mm[:: every[0]] - click) @ lattice.T
     # Rows may run against the second lattice axis: signed steps.
     spacing = (float(geometry.row_step_lps_mm @ lattice[1]), float(geometry.column_step_lps_mm @ lattice[2]))
@@ -202,12 +202,21 @@ def _resampled(
         for k in alike:
             hu = volume.read_window(k * every[0], rows.pixels, columns.pixels)
             hu = _clipped(hu[:: every[1], :: every[2]])
-            # One slice at a time stays in the processor's cache; turned over it is half as large there as a stack.
+            # One slice at a time: it stays in the processor's cache, where turning it over costs little.
             flat[at] = (columns.sparse @ (rows.sparse @ hu).T).T
             at += 1
         covered[across[:, alike].any(axis=1)] &= rows.covered[:, None] & columns.covered
     weights = csr_array(across[:, used].astype(np.float32))
     return np.asarray((weights @ flat.reshape(len(used), -1)).reshape(shape), dtype=np.float32), covered
+
+
+def _every(geometry: Geometry, least_mm: float) -> tuple[int, int, int]:
+    """How many slices, rows and columns make a step of at most least_mm, at least one each, wherever slices lie."""
+    if not least_mm:
+        return 1, 1, 1
+    spacings = (float(geometry.usual_steps_mm.max()), *geometry.spacing_mm[1:])
+    slices, rows, columns = (max(1, int(least_mm / spacing)) for spacing in spacings)
+    return slices, rows, columns
 
 
 _AIR_HU, _METAL_HU = -1000, 2000
