@@ -239,8 +239,9 @@ def _fit(
     near = (np.abs(marked) < np.abs(centers).max(axis=0) + limit).all(axis=1)
     across_2, along_2 = (np.square(marked[near, axis] - centers[:, axis, None]) for axis in (0, 1))
     best, place, axes = 0.0, centers[0], (0.1, 0.1)
+    away = np.empty_like(across_2)
     for ratio in _RATIOS:
-        away = across_2 / ratio**2
+        np.divide(across_2, ratio**2, out=away)
         away += along_2
         reach = np.sqrt(away.min(axis=1, initial=np.inf))
         deep = np.minimum(np.minimum(reach, limit[1]), limit[0] / ratio)
