@@ -23,7 +23,7 @@ from tests.vertebra.spine_phantoms import spine
 def unclear(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on no fit is believed by itself."""
 
-    def refused(*_: Any) -> Body:
+    def refused(*_: Any, **__: Any) -> Body:
         raise BodyNotFoundError("uncertain", "not by itself")
 
     monkeypatch.setattr(click_module, "find_body", refused)
