@@ -13,8 +13,8 @@ from spineimg.geometry import FloatArray
 from spineimg.phantom import BodyTruth, body_truth
 from spineimg.sampling import SliceReader
 from spineimg.vertebra import neighbours
-from spineimg.vertebra.bands import banded
-from spineimg.vertebra.body import Body
+from spineimg.vertebra.bands import _plane, banded
+from spineimg.vertebra.body import Body, FittedBody
 from spineimg.vertebra.candidates import SACRUM, Candidate, SpineSettings
 from spineimg.vertebra.mask_place import PlaceSettings, misplaced
 from spineimg.vertebra.spine import Scene, _solved
@@ -73,10 +73,12 @@ def worst(body: Body, true: BodyTruth) -> tuple[float, float]:
 def test_the_edges_of_bands_are_the_endplates(bridged: bool) -> None:
     """Planted: no way from the edge to the endplate (2 mm off), and the sense of an inferior one turned."""
     scene, candidates = solved(bridged)
+    fits = [one.fit for one in candidates if one.fit is not None]
+    usual = np.median(np.concatenate([neighbours._rises(scene.column, fit.body) for fit in fits]), axis=0)
     read = []
     for one in candidates:
         assert one.fit is not None
-        fit = banded(scene, one.fit.frame, (one.below, one.above), 2.5)
+        fit = banded(scene, one.fit.frame, (one.below, one.above), 2.5, usual)
         level = nearest(one.fit.body)
         if fit is None or np.linalg.norm(fit.body.center_lps_mm - truth(level).frame.center_lps_mm) > 8:
             continue  # T11 and S1 are cut
@@ -85,6 +87,29 @@ def test_the_edges_of_bands_are_the_endplates(bridged: bool) -> None:
         assert turn < 8, level
         read.append(level)
     assert len(set(read)) >= 5
+
+
+PLACES = np.stack([axis.ravel() for axis in np.meshgrid(np.arange(-10.0, 11, 5), np.arange(-10.0, 11, 5))], axis=1)
+RISES = np.array([0.03, -0.08])
+
+
+def test_readings_that_do_not_agree_do_not_move_the_plane() -> None:
+    """Three of 25 lie 5 mm off at one side. Planted: the first plane laid through all of them."""
+    edges = 1.0 + PLACES @ RISES
+    edges[:3] += 5.0
+    numbers, residual, used, tilt = _plane(PLACES, edges, np.full(25, 200.0), np.zeros(2))
+    assert used == 22
+    assert residual < 0.3
+    assert np.degrees(np.abs(np.arctan(numbers[1:]) - np.arctan(RISES))).max() < 1.0
+    # 22 readings of SD 0.5 and 0.2 mm over columns of SD 7 mm: 0.9 degrees each way.
+    assert 0.8 < tilt < 1.6
+
+
+def test_faint_edges_leave_the_tilt_to_the_neighbours() -> None:
+    """Edges of 3 HU tell nothing. Planted: every reading weighs the same."""
+    faint = _plane(PLACES, 1.0 + PLACES @ RISES, np.full(25, 3.0), np.array([0.0, 0.05]))
+    assert np.abs(faint[0][1:] - [0.0, 0.05]).max() < 0.01
+    assert faint[3] > 3.0
 
 
 def test_what_is_believed_between_ossified_discs_is_right() -> None:
@@ -117,6 +142,38 @@ def test_a_held_fit_that_strays_is_refused() -> None:
     assert neighbours._strayed(scene.column, poor, one, settings) is not None
     unsure = replace(one, fit=replace(one.fit, top=replace(one.fit.top, tilt_sd_deg=50.0)))
     assert neighbours._strayed(scene.column, poor, unsure, settings) is None
+
+
+def test_a_held_fit_that_leans_away_is_refused() -> None:
+    """Unless its own tilt was certain. Planted: the line left out; the certain tilt not asked."""
+    scene, candidates = solved(False)
+    one = next(one for one in candidates if one.fit is not None and nearest(one.fit.body) == "L3")
+    assert one.fit is not None
+    unsure = replace(one, fit=replace(one.fit, top=replace(one.fit.top, tilt_sd_deg=50.0)))
+    own, settings = neighbours._rises(scene.column, one.fit.body), SpineSettings()
+    for degrees, refused in ((0.0, False), (5.0, False), (12.0, True)):
+        rises = own + np.array([0.0, np.tan(np.radians(degrees))])
+        found = neighbours._leant(scene.column, one.fit, unsure, rises, settings)
+        assert (found is not None) == refused, degrees
+    certain = replace(
+        one.fit, top=replace(one.fit.top, tilt_sd_deg=1.0), bottom=replace(one.fit.bottom, tilt_sd_deg=1.0)
+    )
+    assert neighbours._leant(scene.column, one.fit, replace(one, fit=certain), own + 0.3, settings) is None
+
+
+def test_a_body_beyond_the_end_of_a_row_is_compared_with_the_nearest() -> None:
+    """Bodies grow towards the feet: 24 mm deep beside 27, 33 and 34. Planted: the median alone."""
+    scene, candidates = solved(False)
+    fit = next(one.fit for one in candidates if one.fit is not None and nearest(one.fit.body) == "L3")
+
+    def deep(*depths_mm: float) -> list[FittedBody]:
+        return [replace(fit, body=replace(fit.body, depth_mm=depth)) for depth in depths_mm]
+
+    (smallest,) = deep(24.0)
+    assert neighbours._disagreement(scene.column, smallest, deep(27.0, 33.0, 34.0), SpineSettings()) is None
+    alone = neighbours._disagreement(scene.column, smallest, deep(33.0, 27.0, 34.0), SpineSettings())
+    assert alone is not None
+    assert "depth" in alone[1]
 
 
 @pytest.mark.parametrize(

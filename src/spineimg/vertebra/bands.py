@@ -29,7 +29,13 @@ class BandSettings:
     contrast_hu: float = setting(50.0, "HU", (20, 300), "engineering choice", "least rise from the body to the band")
     used: float = setting(0.7, "1", (0.3, 1), "engineering choice", "least part of the readings that agree")
     residual_mm: float = setting(1.2, "mm", (0.2, 3), "0.1-0.9 on phantoms, bridged or not", "largest scatter of these")
-    tilt_sd_deg: float = setting(4.0, "degree", (1, 10), "engineering choice", "SD of the tilt against the column's")
+    tilt_sd_deg: tuple[float, float] = setting(
+        (2.0, 3.0),
+        "degree",
+        (1, 10),
+        "measured on two public scans: 1.2 and 2-3",
+        "SD of an endplate's tilt to left and back against those of the bodies around it",
+    )
     certain_deg: float = setting(3.0, "degree", (1, 10), "as TrustSettings", "largest standard error of the tilt")
 
 
@@ -43,8 +49,8 @@ _NEAR_MM = 4.5
 """The band lies so near to the face of the chain."""
 _EDGE_MM = (1.3, 0.3)
 """The endplate's plane lies so far outside of the edge: in mm, and in slices. Measured on phantoms, bridged or not."""
-_READING_MM = 0.7
-"""SD of one reading: against that of the tilt it tells how far the plane may lean."""
+_READING_MM, _READING_HU_MM = 0.5, 40.0
+"""SD of one reading: in mm, and texture of bone (13 HU in the mean of a cell) over the slope of an edge 3 mm wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +65,20 @@ class Band:
     contrast_hu: float
 
 
-def banded(scene: Scene, frame: LocalFrame, discs: tuple[Disc, Disc], slice_mm: float) -> FittedBody | None:
-    """The body between the edges of the bands below and above it; None when there are no clear ones."""
-    low, high = (_height(scene.column, frame, face) for face in (discs[0].upper, discs[1].lower))
+def banded(
+    scene: Scene, frame: LocalFrame, discs: tuple[Disc, Disc], slice_mm: float, usual: FloatArray
+) -> FittedBody | None:
+    """The body between the edges of the bands below and above it; None when there are no clear ones.
+
+    usual: (2,) rise per mm to left and back, against the column, of the endplates around.
+    """
+    faces = (discs[1].lower, discs[0].upper)
+    high, low = (_height(scene.column, frame, face) for face in faces)
     settings = BandSettings()
     ends = []
-    for start, sense in ((high, 1.0), (low, -1.0)):
-        band = read_band(scene.crop, frame, start, sense, high - low, slice_mm)
+    for face, start, sense in zip(faces, (high, low), (1.0, -1.0), strict=True):
+        held = _in_frame(scene.column, frame, face, usual)
+        band = read_band(scene.crop, frame, start, sense, high - low, slice_mm, held)
         if (
             band is None
             or band.contrast_hu < settings.contrast_hu
@@ -81,9 +94,18 @@ def banded(scene: Scene, frame: LocalFrame, discs: tuple[Disc, Disc], slice_mm: 
 
 
 def read_band(
-    crop: Crop, frame: LocalFrame, start_mm: float, sense: float, height_mm: float, slice_mm: float
+    crop: Crop,
+    frame: LocalFrame,
+    start_mm: float,
+    sense: float,
+    height_mm: float,
+    slice_mm: float,
+    usual: FloatArray,
 ) -> Band | None:
-    """The endplate near height `start_mm` of a frame; sense 1 for a superior one, -1 for an inferior one."""
+    """The endplate near height `start_mm` of a frame; sense 1 for a superior one, -1 for an inferior one.
+
+    usual: (2,) rise to left and back that it is held to.
+    """
     left, posterior = _places(frame)
     depth = np.arange(-min(_INSIDE_MM, 0.55 * height_mm), _OUTSIDE_MM + _STEP_MM / 2, _STEP_MM)
     flat = left[:, None, None] * frame.axes[0] + posterior[:, None, None] * frame.axes[1]
@@ -100,7 +122,7 @@ def read_band(
     if len(table) < _FEWEST or np.isfinite(table[:, 2]).sum() < _FEWEST:
         return None
     good = table[np.isfinite(table[:, 2])]
-    numbers, residual, used, tilt = _plane(good[:, :2], good[:, 2])
+    numbers, residual, used, tilt = _plane(good[:, :2], good[:, 2], good[:, 4], sense * usual)
     out = numbers[0] + _EDGE_MM[0] + _EDGE_MM[1] * slice_mm
     plane = Start(start_mm + sense * out, sense * numbers[1], sense * numbers[2])
     part = used / len(table)
@@ -129,20 +151,38 @@ def _edge(depth: FloatArray, hu: FloatArray) -> tuple[float, float, float]:
     return bone, rise, float(depth[i] + _STEP_MM * (half - smooth[i]) / (smooth[i + 1] - smooth[i]))
 
 
-def _plane(places: FloatArray, edges: FloatArray) -> tuple[FloatArray, float, int, float]:
-    """(height, rises), scatter, number of readings that agree, and standard error of the tilt in degrees."""
+def _plane(
+    places: FloatArray, edges: FloatArray, rises_hu: FloatArray, usual: FloatArray
+) -> tuple[FloatArray, float, int, float]:
+    """(height, rises), scatter, number of readings that agree, and standard error of the tilt in degrees.
+
+    A reading counts the less the fainter its edge is. usual: (2,) rises that those of the plane are held to.
+    """
     columns = np.column_stack([np.ones(len(edges)), places])
-    held = np.diag([0.0, *[(_READING_MM / np.tan(np.radians(BandSettings().tilt_sd_deg))) ** 2] * 2])
-    keep = np.ones(len(edges), dtype=bool)
+    weight = 1 / (_READING_MM**2 + np.square(_READING_HU_MM / np.maximum(rises_hu, 1.0)))
+    centre = np.array([0.0, *usual])
+    held = np.diag([0.0, *np.tan(np.radians(BandSettings().tilt_sd_deg)) ** -2])
+    left = edges - columns @ centre
+    left -= np.median(left)
     for _ in range(4):
-        own = columns[keep]
-        normal = own.T @ own + held
-        numbers = np.linalg.solve(normal, own.T @ edges[keep])
+        keep = np.abs(left) < 3 * (1.4826 * np.median(np.abs(left)) + 0.15)
+        own = columns[keep] * weight[keep, None]
+        normal = own.T @ columns[keep] + held
+        numbers = np.linalg.solve(normal, own.T @ edges[keep] + held @ centre)
         left = edges - columns @ numbers
-        keep = np.abs(left) < 3 * (1.4826 * np.median(np.abs(left[keep])) + 0.15)
-    residual = float(np.sqrt(np.mean(left[keep] ** 2)))
-    errors = max(residual, 0.2) * np.sqrt(np.diag(np.linalg.inv(normal)))
+    square = left[keep] ** 2
+    worse = max(1.0, float(np.mean(square * weight[keep])))
+    errors = np.sqrt(np.diag(np.linalg.inv((normal - held) / worse + held)))
+    residual = float(np.sqrt(np.average(square, weights=weight[keep])))
     return numbers, residual, int(keep.sum()), float(np.degrees(np.hypot(*errors[1:])))
+
+
+def _in_frame(column: Column, frame: LocalFrame, face: Face, rise: FloatArray) -> FloatArray:
+    """(2,) rises in a frame of a plane that rises so against the column at the height of a face."""
+    row = column.row_at(face.arc_mm)
+    axes = np.stack([column.left_lps[row], column.posterior_lps[row], column.cranial_lps[row]])
+    normal = frame.axes @ (np.array([-rise[0], -rise[1], 1.0]) @ axes)
+    return np.asarray(-normal[:2] / normal[2])
 
 
 def _height(column: Column, frame: LocalFrame, face: Face) -> float:

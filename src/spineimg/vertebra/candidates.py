@@ -43,6 +43,13 @@ class SpineSettings:
     held_move_mm: float = setting(
         4.0, "mm", (1, 10), "as TrustSettings.move_mm", "and how far it may end from the disc of the chain"
     )
+    held_lean_deg: float = setting(
+        8.0,
+        "degree",
+        (3, 30),
+        "three standard deviations: 2-3 degrees in two public scans",
+        "and how far one of uncertain tilt may end from the tilt it is held to",
+    )
     held_bone_hu: float = setting(
         130.0,
         "HU",

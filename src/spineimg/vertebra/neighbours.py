@@ -70,11 +70,9 @@ def _by_bands(scene: Scene, candidates: list[Candidate], apart_mm: float, settin
     """Bodies that are still unclear, between the edges of bright bands (ossified discs), where several such agree."""
     if apart_mm > settings.bands_mm:
         return candidates
-    read = list(candidates)
-    for i, one in enumerate(candidates):
-        fit = banded(scene, one.fit.frame, (one.below, one.above), apart_mm) if is_unclear(one) and one.fit else None
-        if fit is not None:
-            read[i] = replace(one, fit=fit, reason=None, held=True)
+    read = _read_bands(scene, candidates, candidates, apart_mm)
+    # Once more, held to the way of what was read: fits that mean nothing held the first reading.
+    read = _read_bands(scene, candidates, read, apart_mm)
     found = list(candidates)
     for i, one in enumerate(read):
         near = [fit for fit in (read[j].fit for j in _near(read, i, believed=True)) if fit is not None]
@@ -87,6 +85,24 @@ def _by_bands(scene: Scene, candidates: list[Candidate], apart_mm: float, settin
         )
         found[i] = one if reason is None else candidates[i]
     return found
+
+
+def _read_bands(
+    scene: Scene, candidates: Sequence[Candidate], around: Sequence[Candidate], apart_mm: float
+) -> list[Candidate]:
+    """The candidates, what is unclear among them read from the edges of bands, held to how others stand `around` it."""
+    read = list(candidates)
+    for i, one in enumerate(candidates):
+        near = _near(around, i, believed=True)
+        near = near if len(near) >= _FEWEST_BANDS else _near(around, i, believed=False)
+        fits = [fit for fit in (around[j].fit for j in near) if fit is not None]
+        if not is_unclear(one) or one.fit is None or len(fits) < _FEWEST_BANDS:
+            continue
+        usual = np.median(np.concatenate([_rises(scene.column, fit.body) for fit in fits]), axis=0)
+        fit = banded(scene, one.fit.frame, (one.below, one.above), apart_mm, usual)
+        if fit is not None:
+            read[i] = replace(one, fit=fit, reason=None, held=True)
+    return read
 
 
 def is_unclear(one: Candidate) -> bool:
@@ -131,6 +147,7 @@ def _held(
         for fit in fits_between(volume, scene, rough, discs, usual, held):
             reason = (
                 _strayed(scene.column, fit, one, settings)
+                or _leant(scene.column, fit, one, np.stack([rise, lower]), settings)
                 or _disagreement(scene.column, fit, neighbours, settings)
                 or _crossing(fit, candidates, i, settings)
             )
@@ -195,17 +212,31 @@ def _strayed(column: Column, fit: FittedBody, one: Candidate, settings: SpineSet
     return None
 
 
+def _leant(
+    column: Column, fit: FittedBody, one: Candidate, rises: FloatArray, settings: SpineSettings
+) -> tuple[str, str] | None:
+    """(code, reason) when an endplate leans far from the `rises` (2, 2) that it was held to, and was not certain by
+    itself: then something else than an endplate drew it."""
+    away = np.degrees(np.arctan(np.linalg.norm(_rises(column, fit.body) - rises, axis=1)))
+    own = (one.fit.top, one.fit.bottom) if one.fit is not None else (None, None)
+    for lean, end in zip(away, own, strict=True):
+        unclear = end is None or end.tilt_sd_deg > settings.body.trust.tilt_sd_deg
+        if unclear and lean > settings.held_lean_deg:
+            return "endplates_unclear", "an endplate is drawn far from where its neighbours' would have it"
+    return None
+
+
 def _disagreement(
     column: Column, fit: FittedBody, neighbours: Sequence[FittedBody], settings: SpineSettings
 ) -> tuple[str, str] | None:
     """(code, reason) when a body does not go with its neighbours; None when they speak for it."""
     body, found = fit.body, fit.found
     others = [other.body for other in neighbours]
-    sizes = {
-        name: getattr(body, name) / float(np.median([getattr(other, name) for other in others]))
-        for name in ("width_mm", "depth_mm", "height_mm")
-    }
-    for name, ratio in sizes.items():
+    for name in ("width_mm", "depth_mm", "height_mm"):
+        sizes = [getattr(other, name) for other in others]
+        # Beyond the end of a row the nearest is more alike than the others: bodies grow towards the feet.
+        ratios = [getattr(body, name) / size for size in (float(np.median(sizes)), sizes[0])]
+        ratio = min(ratios, key=lambda one: abs(np.log(max(one, 0.01))))
         if abs(np.log(max(ratio, 0.01))) > settings.size:
             word = name.removesuffix("_mm")
             return "neighbours_contradict", f"its {word} is {ratio:.2f} times that of the bodies beside it"
