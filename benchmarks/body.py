@@ -247,7 +247,7 @@ def _clicks_outside(phantom: Phantom, volume: CTVolume, draw: np.random.Generato
 
 # -- the chapter ------------------------------------------------------------------------------------------------------
 
-CHAPTER_SEEDS = (1201, 1202, 1203, 1204, 1205, 1206)
+CHAPTER_SEEDS = (1401, 1402, 1403, 1404, 1405, 1406)
 """Used for nothing else."""
 CHAPTER_SLICES_MM = (1.2, 3.0, 4.8)
 
