@@ -133,9 +133,9 @@ def test_a_scheduler_that_dies_stops_the_run_and_loses_nothing(root: Path, local
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=logging.CRITICAL
     ) as own:
-        hasty = "import spineimg.batch.pools as pools; pools.CONNECT_SECONDS = 2"
+        hasty = "import spineimg.batch.pools as pools; pools.CONNECT_SECONDS = 5"
         main = s.start(root, root / "cases.csv", out, first=hasty, scheduler=own.scheduler_address)
-        s.eventually(lambda: (out / "ledger.csv").exists() and len(s.ledger(out)) >= 2)
+        s.eventually(lambda: (out / "ledger.csv").exists() and len(s.ledger(out)) >= 2, 90.0)
     words, _ = main.communicate(timeout=60)
     assert main.returncode == 1, words
     assert "error: the Dask cluster at " in words

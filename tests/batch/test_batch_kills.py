@@ -232,7 +232,8 @@ def test_an_error_of_ours_fails_the_case_with_its_last_line(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = (
-        "import spineimg.pipeline as p; p.assess = lambda *a: 1 / 0; from spineimg.batch.worker import main; main()"
+        "import spineimg.pipeline as p; p.assess = lambda *a, **k: 1 / 0\n"
+        "from spineimg.batch.worker import main; main()"
     )
     monkeypatch.setattr("spineimg.batch.guard._PROGRAM", program)
     s.run(root, s.whole_table(root, 1), tmp_path / "out", workers=1)
