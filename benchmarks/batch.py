@@ -400,6 +400,7 @@ def main() -> None:
         folder = Path(name)
         write_study(Study(folder / "study", SLICES, RAW))
         parts = [speed_rows(folder, arguments.cases)]
+        link_study(Study(folder / "study", SLICES, RAW), folder / "dask" / "study", SLICES)
         parts.append(dask_rows(Speed(folder / "dask", arguments.cases)))
         for part in ("clicks", "memory"):
             (folder / part).mkdir()

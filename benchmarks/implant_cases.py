@@ -34,7 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 Truth = dict[str, Any]
 
 _FINE_SEEDS = tuple(3300 + n for n in (42, 43, 44, 47, 50, 52, 55, 57, 59, 61, 62, 69, 71, 73, 74, 75, 77, 78))
-_OTHER_SEEDS = (3379, 3382, 3384, 3385, 3386, 3389, 3393, 3395)
+_OTHER_SEEDS = (3379, 3386, 3389, 3393, 3395)
 SEEDS = _FINE_SEEDS + _OTHER_SEEDS
 """Those of the report: all from 3342 to 3378 at good resolution, and some after them with thicker slices, larger
 voxels, a sharp kernel and artefact reduction, chosen by the scanner alone. Seeds below 3342 are for tuning, those of
