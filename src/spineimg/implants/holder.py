@@ -67,8 +67,7 @@ def may_hold(metal: MetalMap, fit: ShaftFit, rod: bool, settings: HolderSettings
     if not rod and fit.length_mm < settings.least_slender * 2 * fit.radius_mm:
         return False
     depths = np.arange(_STEP_MM, settings.deepest_mm + 3 * _STEP_MM, _STEP_MM)
-    near = _metal_at(metal, fit, depths, _LEAN_MM) | _metal_at(metal, fit, depths, 0.0)
-    count, wide = _run(near), _run(near | _metal_at(metal, fit, depths, _ARM_MM))
+    count, wide = _runs(metal, fit, depths)
     end = fit.head_lps_mm - (count + 1) * _STEP_MM * fit.axis.along
     if np.isnan(metal.windows.sample(end[None])).all():
         return True
@@ -80,10 +79,18 @@ def may_hold(metal: MetalMap, fit: ShaftFit, rod: bool, settings: HolderSettings
     return bool(depth <= settings.deepest_mm and bare < settings.shaft_mm and deep)
 
 
-def _run(is_metal: npt.NDArray[np.bool_]) -> int:
-    """Number of depths (depths, angles) from the head on with metal somewhere around the axis."""
-    around = np.asarray(is_metal.any(axis=1))
-    return len(around) if around.all() else int(np.argmin(around))
+def _runs(metal: MetalMap, fit: ShaftFit, depths_mm: FloatArray) -> tuple[int, int]:
+    """Number of depths from the head on with metal near the axis, and with any at all. Looked for no farther than it
+    goes, so that no slice is read for nothing."""
+    near: list[bool] = []
+    wide: list[bool] = []
+    for depth in depths_mm:
+        here = np.array([depth])
+        near.append(bool((_metal_at(metal, fit, here, _LEAN_MM) | _metal_at(metal, fit, here, 0.0)).any()))
+        wide.append(near[-1] or bool(_metal_at(metal, fit, here, _ARM_MM).any()))
+        if not wide[-1]:
+            break
+    return (near.index(False) if False in near else len(near)), (wide.index(False) if False in wide else len(wide))
 
 
 def _metal_at(metal: MetalMap, fit: ShaftFit, depths_mm: FloatArray, off_mm: float) -> npt.NDArray[np.bool_]:
