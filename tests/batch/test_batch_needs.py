@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -106,41 +107,78 @@ def test_a_case_that_never_fits_has_its_row(tmp_path: Path, monkeypatch: pytest.
 
 def test_workers_that_slurm_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for sbatch runs the job's script on this machine. Planted: one job whatever --workers says."""
-    dask = pytest.importorskip("dask", reason="needs Dask: pip install 'spineimg[slurm]'")
-    pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install 'spineimg[slurm]'")
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    pids = tmp_path / "pids"
-    begin = f'sh "$1" >/dev/null 2>&1 & echo $! >> {pids}; echo "Submitted batch job $!"'
-    _command(commands / "sbatch", f'[ "$1" = --test-only ] && exit 0\n{begin}')
-    _command(commands / "scancel", 'kill "$@" 2>/dev/null; exit 0')
-    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    pids = _slurm(tmp_path / "bin", monkeypatch, 'sh "$job" >/dev/null 2>&1 &')
     s.tree(tmp_path / "root", 2)
     rows = [{"case": f"c{n}", "path": f"s{n % 2:02d}", "rois": "rois.json"} for n in range(4)]
     table = s.table(tmp_path / "cases.csv", rows)
-    own: dict[str, Any] = {"cores": 1, "memory": "1GB", "interface": "lo", "log-directory": None}
-    with dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm", {}), **own}}):
+    with _described():
         settings = BatchSettings(workers=2, scheduler="slurm", timeout_s=60)
         summary = run_batch(tmp_path / "root", table, tmp_path / "out", settings, quiet=True)
     assert summary.n_done == 4
     assert len(pids.read_text().split()) == 2
 
 
+def test_jobs_that_end_before_a_worker_comes_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: ended jobs not asked about; the run then waited for ever."""
+    once = tmp_path / "once"
+    pids = _slurm(
+        tmp_path / "bin", monkeypatch, f'if [ -e {once} ]; then sh "$job"; else touch {once}; fi >/dev/null 2>&1 &'
+    )
+    monkeypatch.setattr(pools, "_COUNT_SECONDS", 0.2)
+    s.tree(tmp_path / "root", 1)
+    with _described():
+        summary = s.run(
+            tmp_path / "root", s.whole_table(tmp_path / "root", 1), tmp_path / "out", scheduler="slurm", workers=1
+        )
+    assert summary.n_done == 1
+    assert len(pids.read_text().split()) == 2
+
+
+def test_jobs_that_always_end_before_a_worker_comes_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: no end to new jobs."""
+    pids = _slurm(tmp_path / "bin", monkeypatch, "true &")
+    monkeypatch.setattr(pools, "_COUNT_SECONDS", 0.2)
+    s.tree(tmp_path / "root", 1)
+    with _described(), pytest.raises(SpineImgError, match=r"Slurm jobs \d+, \d+, \d+ ended before their Dask workers"):
+        s.run(tmp_path / "root", s.whole_table(tmp_path / "root", 1), tmp_path / "out", scheduler="slurm", workers=1)
+    assert 3 <= len(pids.read_text().split()) <= 4
+
+
 def test_a_job_that_slurm_does_not_take_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the job not asked about before; Dask then submitted it again and again, and the run never ended."""
+    _slurm(tmp_path / "bin", monkeypatch, "")
+    _command(tmp_path / "bin" / "sbatch", 'echo "sbatch: error: invalid partition specified: nosuch" >&2; exit 1')
+    s.tree(tmp_path / "root", 1)
+    words = r"does not take the workers' jobs: sbatch: error: invalid partition .*nosuch"
+    with _described(), pytest.raises(SpineImgError, match=words):
+        s.run(tmp_path / "root", s.whole_table(tmp_path / "root", 1), tmp_path / "out", scheduler="slurm")
+
+
+def _slurm(commands: Path, monkeypatch: pytest.MonkeyPatch, begin: str) -> Path:
+    """Stand-ins for Slurm's commands, found first; `begin` starts the script $job in the background.
+
+    Returns the file of the process ids, which are the jobs' ids.
+    """
+    commands.mkdir()
+    pids = commands / "pids"
+    keep = f'[ "$1" = --test-only ] && exit 0\njob={commands}/job-$$.sh; cp "$1" $job'  # Dask deletes its own at once
+    _command(commands / "sbatch", f'{keep}\n{begin}\necho $! >> {pids}\necho "Submitted batch job $!"')
+    _command(commands / "squeue", f"for one in $(cat {pids}); do kill -0 $one 2>/dev/null && echo $one; done; exit 0")
+    _command(commands / "scancel", 'kill "$@" 2>/dev/null; exit 0')
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    return pids
+
+
+def _described() -> AbstractContextManager[Any]:
+    """Dask's configuration for jobs on this machine; a worker has ten minutes to start, whatever else is going on."""
     dask = pytest.importorskip("dask", reason="needs Dask: pip install 'spineimg[slurm]'")
     pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install 'spineimg[slurm]'")
-    _command(tmp_path / "sbatch", 'echo "sbatch: error: invalid partition specified: nosuch" >&2; exit 1')
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    s.tree(tmp_path / "root", 1)
-    own: dict[str, Any] = {"cores": 1, "memory": "1GB", "interface": "lo", "log-directory": None}
-    with (
-        dask.config.set({"jobqueue.slurm": {**dask.config.get("jobqueue.slurm", {}), **own}}),
-        pytest.raises(
-            SpineImgError, match=r"does not take the workers' jobs: sbatch: error: invalid partition .*nosuch"
-        ),
-    ):
-        s.run(tmp_path / "root", s.whole_table(tmp_path / "root", 1), tmp_path / "out", scheduler="slurm")
+    own: dict[str, Any] = {"cores": 1, "memory": "1GB", "interface": "lo", "log-directory": None, "death-timeout": 600}
+    own_or_usual = {**dask.config.get("jobqueue.slurm", {}), **own}
+    described: AbstractContextManager[Any] = dask.config.set({"jobqueue.slurm": own_or_usual})
+    return described
 
 
 def _command(path: Path, script: str) -> None:

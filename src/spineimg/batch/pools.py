@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import tempfile
 import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from spineimg.batch.guard import Workers, end_idle_children, run_in_child
 from spineimg.batch.ledger import CaseStatus
+from spineimg.batch.slurm import CLUSTER_LOGS, SlurmJobs
 from spineimg.batch.worker import Answer, Job
 from spineimg.errors import SpineImgError
 
@@ -26,8 +24,6 @@ CONNECT_SECONDS = 20
 """How long a scheduler that does not answer is waited for, at the start and later."""
 _COUNT_SECONDS = 5.0
 """How often the workers of a cluster are counted."""
-_CLUSTER_LOGS = ("distributed", "distributed.client", "tornado.application", "asyncio")
-"""Who else would tell of what is lost; it is told once, by this run."""
 _OF_LIMIT = 0.9
 """Part of a Dask worker's memory that its cases may have; the worker itself needs some 100 MB."""
 SLURM = "slurm"
@@ -110,13 +106,13 @@ class DaskPool:
             from distributed import Client
         except ImportError:
             raise SpineImgError("--scheduler needs Dask: pip install 'spineimg[dask]'") from None
-        self._jobs = workers or 1
-        self._own = _slurm_cluster(self._jobs) if address == SLURM else None
+        self._own = SlurmJobs(workers or 1) if address == SLURM else None
+        cluster = self._own.cluster if self._own else address
         try:
-            self._client = Client(self._own or address, set_as_default=False, timeout=CONNECT_SECONDS)
+            self._client = Client(cluster, set_as_default=False, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise SpineImgError(f"no Dask scheduler at {address}: {error or 'no answer'}") from error
-        for name in _CLUSTER_LOGS:
+        for name in CLUSTER_LOGS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address, self._timeout_s = address, timeout_s
         self._executor = self._client.get_executor(pure=False)
@@ -135,7 +131,7 @@ class DaskPool:
             except (OSError, TimeoutError, CancelledError) as error:
                 raise self._lost(error) from error
             if self._own is not None:
-                self._own.scale(jobs=self._jobs)  # in place of those that have come to the end of their time
+                self._own.replace_ended()
 
     def idle_because(self) -> str:
         self._count()
@@ -175,41 +171,7 @@ class DaskPool:
         except (OSError, TimeoutError, CancelledError):
             self._client.close(timeout=1)  # the cluster is gone, and its children with it
         if self._own is not None:
-            with suppress(AssertionError, OSError, TimeoutError, RuntimeError):  # a job that never was submitted
-                self._own.close()
-
-
-def _slurm_cluster(jobs: int) -> Any:
-    """A cluster of so many Slurm jobs, each as Dask's configuration (jobqueue.slurm) describes it."""
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError:
-        raise SpineImgError("--scheduler slurm needs dask-jobqueue: pip install 'spineimg[slurm]'") from None
-    for name in _CLUSTER_LOGS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    say_how = "describe its jobs in Dask's configuration, jobqueue.slurm (docs/batch.md)"
-    try:
-        cluster = SLURMCluster()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise SpineImgError(f"no Slurm cluster: {error}; {say_how}") from error
-    refusal = _refusal(cluster.job_script())
-    if refusal:
-        cluster.close()
-        raise SpineImgError(f"Slurm does not take the workers' jobs: {refusal}; {say_how}")
-    cluster.scale(jobs=jobs)
-    return cluster
-
-
-def _refusal(script: str) -> str:
-    """Why Slurm would not take this job; empty when it would. Asked before, for Dask tries again for ever."""
-    with tempfile.NamedTemporaryFile("w", prefix="spineimg-", suffix=".sh") as file:
-        file.write(script)
-        file.flush()
-        try:
-            done = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False)
-        except OSError as error:
-            return f"sbatch cannot be run here ({error.strerror})"
-    return " ".join(done.stderr.split()) if done.returncode else ""
+            self._own.close()
 
 
 def _run_on_dask(job: Job, timeout_s: float | None) -> Answer:
