@@ -6,19 +6,21 @@ import json
 import os
 import stat
 from contextlib import AbstractContextManager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from spineimg.batch import pools
-from spineimg.batch.cases import parse_columns, read_cases
+from spineimg.batch.cases import Case, parse_columns, read_cases
 from spineimg.batch.guard import Workers
 from spineimg.batch.ledger import CaseStatus
 from spineimg.batch.runner import BatchSettings, run_batch
-from spineimg.batch.worker import Answer, Job
-from spineimg.errors import SpineImgError
+from spineimg.batch.worker import Answer, Job, measure_case
+from spineimg.errors import RoiError, SpineImgError
 from tests.batch import studies as s
 
 # -- columns ----------------------------------------------------------------------------------------------------------
@@ -218,6 +220,24 @@ def test_screws_are_looked_for_where_no_vertebra_is_found(tmp_path: Path) -> Non
     (result,) = s.results(tmp_path / "both").values()
     assert "levels_not_found" in [note["code"] for note in result["notes"]]
     assert result["grade"]["text"] != "implants were not screened"
+
+
+def test_the_picture_of_a_case_without_vertebrae_shows_its_screws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: no picture where no vertebra was measured."""
+
+    def nothing(*_: object) -> None:
+        raise RoiError("no vertebra was found")
+
+    monkeypatch.setattr("spineimg.pipeline.found_rois", nothing)
+    ct = Path(__file__).parents[2] / "sample_data" / "postop" / "ct"
+    case = Case("one", 2, str(ct), None, None, None, ())
+    answer = measure_case(Job(case, (str(ct),), figure=True, implants=True, search=True))
+    assert (answer.status, answer.n_vertebrae) == (CaseStatus.DONE, 0)
+    assert answer.reason == "no vertebra measured: no vertebra was found"
+    assert answer.figure is not None
+    height, width = imread(BytesIO(answer.figure)).shape[:2]
+    assert height > 4 * 150  # a row for each of the screws
+    assert width > 1000
 
 
 COLUMNS = ("case", "path", "level", "role")

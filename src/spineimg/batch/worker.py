@@ -169,13 +169,15 @@ def _figure(volume: CTVolume, result: CaseResult) -> tuple[bytes | None, str]:
     import tempfile
 
     from spineimg.export.figure import write_figure
+    from spineimg.export.implant_figure import write_implant_figure
 
-    if not result.vertebrae:
-        return None, "no figure: no vertebra was asked for"
+    write = write_figure if result.vertebrae else write_implant_figure
+    if not result.vertebrae and (result.implants is None or not result.implants.screws):
+        return None, "no figure: no vertebra was measured and no screw found"
     try:
         with tempfile.TemporaryDirectory(prefix="spineimg-") as folder:
             path = Path(folder) / "figure.png"
-            write_figure(volume, result, path)
+            write(volume, result, path)
             return path.read_bytes(), ""
     except (SpineImgError, OSError) as error:
         return None, f"no figure: {error}"

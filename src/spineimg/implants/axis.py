@@ -59,7 +59,8 @@ class AxisSettings:
 class ShaftFit:
     """A fitted shaft. axis: depth 0 is anywhere on it; head_mm, tip_mm: depths of its ends; cone_mm: length of the
     tip's taper; radius_mm: of the plain cylinder that the blurred image equals; thread: what stands over it; misfit:
-    rms of the edge's residuals, in parts of the metal; has_head: a wider piece of metal stands at the head's end."""
+    rms of the edge's residuals, in parts of the metal; has_head: a wider piece of metal stands at the head's end;
+    is_found: the shaft is the image's, not only a reader's mark where no cylinder of metal was found."""
 
     axis: Frame
     head_mm: float
@@ -70,6 +71,7 @@ class ShaftFit:
     thread: Thread
     misfit: float
     has_head: bool
+    is_found: bool = True
 
     @property
     def outer_radius_mm(self) -> float:

@@ -127,7 +127,7 @@ def _as_marked(metal: MetalMap, given: GivenScrew, radius_mm: float, settings: A
     known, clipped = settings.edge, metal.scale_end_hu is not None
     waves = np.array([1.0, 0.0, 0.0])
     edge = Edge(known.titanium_hu, known.titanium_hu * waves, 150.0 * waves, clipped, known.flank_hu)
-    return ShaftFit(axis, -half, half, radius_mm, 0.0, edge, Thread(), 1.0, True)
+    return ShaftFit(axis, -half, half, radius_mm, 0.0, edge, Thread(), 1.0, has_head=True, is_found=False)
 
 
 def not_given(found: Sequence[ShaftFit], given: Sequence[GivenScrew]) -> list[Note]:

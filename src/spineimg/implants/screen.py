@@ -132,7 +132,7 @@ def _screws(
         fits = []
         for found in metal.screws:
             shell = None
-            if _is_fitted(found) and not refusal_by_scan(found.shaft, conditions, settings.verdict):
+            if found.fit.is_found and not refusal_by_scan(found.shaft, conditions, settings.verdict):
                 shell = gather(metal.map.windows, found.shaft, obstacles, settings.halo)
             job = (found.shaft, obstacles, blur, settings.halo, settings.hardening, settings.verdict)
             fits.append(pool.submit(fit_shell, shell, *job) if shell else None)
@@ -145,14 +145,9 @@ def _screws(
         pool.shutdown(cancel_futures=True)
 
 
-def _is_fitted(found: FoundScrew) -> bool:
-    """Whether the shaft is the image's; a marked one in which no metal was found stays as it was marked."""
-    return all(note.code != "not_refined" for note in found.notes)
-
-
 def _screw(found: FoundScrew, fit: HaloFit | None, conditions: Conditions, settings: ScreenSettings) -> Screw:
     halo, loosening = judge(fit, found.shaft, conditions, settings.verdict)
-    if not _is_fitted(found):
+    if not found.fit.is_found:
         halo = Halo(False, reason="no cylinder of metal could be fitted where it was marked")
     return Screw(
         id=found.id,
