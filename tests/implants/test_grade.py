@@ -31,6 +31,7 @@ def fit(width_mm: object, spread_mm: float = 0.1, **changes: object) -> HaloFit:
         "known": np.ones(shape, dtype=bool),
         "shift_mm": (-spread_mm, spread_mm),
         "evidence": 40.0 * (middle - 1.0),
+        "part_evidence": 40.0 * (middle - 1.0),
         "halo_hu": 35.0,
         "rim_hu": 0.0,
         "noise_hu": 20.0,
@@ -120,6 +121,14 @@ def test_a_wide_map_alone_is_not_enough() -> None:
     """Planted: the evidence of the whole screw not asked for. Nor is a narrow map against that evidence `absent`."""
     assert judge(fit(2.0, evidence=2.0), SHAFT, conditions())[1] is I
     assert judge(fit(0.1, evidence=5.0), SHAFT, conditions())[1] is I
+
+
+def test_a_zone_over_a_part_that_the_map_does_not_show_is_not_absent() -> None:
+    """Planted: only the evidence of the whole screw asked for."""
+    assert judge(fit(0.1, part_evidence=0.9), SHAFT, conditions())[1] is A
+    halo, verdict = judge(fit(0.1, part_evidence=1.1), SHAFT, conditions())
+    assert verdict is I
+    assert "over a part of it" in halo.reason
 
 
 def test_soft_bone_is_not_called_free_of_a_zone() -> None:

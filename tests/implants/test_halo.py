@@ -8,8 +8,9 @@ import pytest
 from scipy import ndimage
 
 from spineimg.geometry import FloatArray, Geometry
-from spineimg.implants.halo import _SHIFTS_MM, HaloFit, _interval, _odds, _starts, _Trial, fit_halo
+from spineimg.implants.halo import _SHIFTS_MM, HaloFit, _interval, fit_halo
 from spineimg.implants.halo_settings import HaloSettings
+from spineimg.implants.halo_trials import Trial, odds, part_odds, starts
 from spineimg.implants.hardening import Cylinder, Metal, hardening_basis
 from spineimg.implants.lucency import Solution
 from spineimg.implants.metal_map import Windows
@@ -117,9 +118,9 @@ def test_another_map_that_fits_as_well_widens_the_interval() -> None:
     assert high == pytest.approx(1.5 + 1.28 / np.sqrt(40), abs=0.05)
 
 
-def _trial(cost: float, *, even: bool, wide: bool, prior: float = 0.25) -> _Trial:
+def _trial(cost: float, *, even: bool, wide: bool, prior: float = 0.25, covered: float = 0.0) -> Trial:
     solution = Solution(cost, np.zeros(0), 150.0, 30.0, 0.0, np.zeros(0))
-    return _Trial(np.zeros(1), solution, even, wide, float(np.log(prior)))
+    return Trial(np.zeros(1), solution, even, covered, wide, float(np.log(prior)))
 
 
 def test_odds_are_those_of_all_forms_together() -> None:
@@ -129,19 +130,39 @@ def test_odds_are_those_of_all_forms_together() -> None:
         _trial(16.0, even=True, wide=True),
         _trial(16.0, even=False, wide=True, prior=0.5),
     ]
-    assert _odds(forms, 1.5) == pytest.approx(-6 / 3 + np.log(3))
-    assert _odds(forms[:1], 1.5) < -100
-    assert _odds(forms[1:], 1.5) > 100
+    assert odds(forms, 1.5) == pytest.approx(-6 / 3 + np.log(3))
+    assert odds(forms[:1], 1.5) < -100
+    assert odds(forms[1:], 1.5) > 100
+
+
+def test_odds_of_a_part_are_those_of_the_best_forms() -> None:
+    """Planted: what is wide over half the surface left out of them."""
+    none, part = _trial(16.0, even=True, wide=False), _trial(13.0, even=False, wide=False, covered=0.2)
+    much = _trial(10.0, even=False, wide=True, covered=0.6)
+    assert part_odds([none, part], 1.5) == pytest.approx(1.0)
+    assert part_odds([none, part, much], 1.5) == pytest.approx(2.0)
+    assert part_odds([none], 1.5) < -100
+    assert part_odds([much], 1.5) > 100
+
+
+def test_a_zone_around_a_quarter_of_the_screw_is_seen_in_the_odds() -> None:
+    """Noise keeps most of it out of the map. Planted: the quarters not tried (0.4)."""
+
+    def quarter(depth: FloatArray, angle: FloatArray) -> FloatArray:
+        return np.where((depth > 20) & (np.abs(angle - 2.3) < 1.2), 2.0, 0.0)
+
+    assert _fit(0.0, noise_hu=110.0, width_of=quarter).part_evidence > 5
+    assert _fit(0.0, noise_hu=110.0).part_evidence < 0
 
 
 def test_the_fit_begins_from_both_kinds_of_forms_unless_one_is_far_likelier() -> None:
     """Planted: the form that is as wide everywhere left out."""
     narrow = _trial(10.0, even=True, wide=False)
     wide, even = _trial(12.0, even=False, wide=True), _trial(14.0, even=True, wide=True)
-    assert _starts([narrow, even, wide], 0.0) == [(narrow, narrow), (wide, wide), (even, wide)]
-    assert _starts([narrow, even], 0.0) == [(narrow, narrow), (even, even)]
-    assert _starts([narrow, even, wide], 20.0) == [(wide, wide), (even, wide)]
-    assert _starts([narrow, even, wide], -20.0) == [(narrow, narrow)]
+    assert starts([narrow, even, wide], 0.0) == [(narrow, narrow), (wide, wide), (even, wide)]
+    assert starts([narrow, even], 0.0) == [(narrow, narrow), (even, even)]
+    assert starts([narrow, even, wide], 20.0) == [(wide, wide), (even, wide)]
+    assert starts([narrow, even, wide], -20.0) == [(narrow, narrow)]
 
 
 def test_cortex_that_ends_a_zone_does_not_speak_for_a_narrow_one() -> None:

@@ -17,8 +17,9 @@ from functools import cached_property
 import numpy as np
 
 from spineimg.geometry import FloatArray, Geometry
-from spineimg.implants.halo_columns import edge_terms, left_over, simple_forms, with_priors
+from spineimg.implants.halo_columns import edge_terms, left_over, quarter_forms, simple_forms, with_priors
 from spineimg.implants.halo_settings import HaloSettings
+from spineimg.implants.halo_trials import Trial, cost_of, odds, part_odds, starts
 from spineimg.implants.hardening import HardeningSettings, Metal, hardening_basis
 from spineimg.implants.lucency import Columns, Priors, Solution, local_fit, solve
 from spineimg.implants.metal_map import Windows
@@ -35,16 +36,15 @@ _EVEN_MM = tuple(np.arange(0.0, 3.01, 0.25).tolist())
 """Widths of zones that are as wide everywhere."""
 _PART_MM = (0.8, 1.4, 2.0, 2.8)
 """Largest widths of cones and halves."""
+_QUARTER_MM = (1.4, 2.0, 2.8)
+"""Widths of zones of a quarter."""
 _EVEN_PART = 0.6
 """How likely zones are as wide everywhere, before the scan is seen. Engineering choice."""
 _SHIFTS_MM = (-1.2, -0.8, -0.5, -0.25, 0.0, 0.25, 0.5, 0.8, 1.2)
 _TURNS = 3
-_MOST_EVIDENCE = 1e3
 _NEARLY = 0.75
 """Of the coverage that loosening needs, since no simple form is exact. Engineering choice."""
 _PAST_CORTEX_MM = 0.2
-_CLEAR = 6.0
-"""Beyond so much evidence the fit begins from one kind of forms only."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,7 +54,8 @@ class HaloFit:
     width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; known: whether the piece lies in bone and
     cortex is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of
     the width map, other maps counted in. evidence: logarithm of the odds, over simple forms, that nearly half of what
-    can be judged is wider than the limit. trajectory_hu: bone around the screw.
+    can be judged is wider than the limit. part_evidence: the same of the likeliest form with a tenth that wide against
+    the likeliest without; where there is evidence for much, that. trajectory_hu: bone around the screw.
     """
 
     cells: Cells
@@ -65,6 +66,7 @@ class HaloFit:
     known: BoolArray
     shift_mm: tuple[float, float]
     evidence: float
+    part_evidence: float
     halo_hu: float
     rim_hu: float
     noise_hu: float
@@ -167,27 +169,13 @@ def _clear_of_metal(points: FloatArray, shaft: Shaft, metal: Metal, clearance: f
 
 
 @dataclass(frozen=True, eq=False)
-class _Trial:
-    """A simple form of the zone, (n,) width at the voxels, with what all pieces share fitted to it.
-
-    wide: whether nearly half of what can be judged is wider than the limit. log_prior: of the form, among all.
-    """
-
-    width_mm: FloatArray
-    solution: Solution
-    even: bool
-    wide: bool
-    log_prior: float
-
-
-@dataclass(frozen=True, eq=False)
 class _End:
     """Where the fit came to from a trial: the map, (widths, depths, angles) bone beside each piece, and the rest.
 
     kind: the best trial that is narrow, or wide, as the one was that the fit began from.
     """
 
-    kind: _Trial
+    kind: Trial
     widths: Widths
     bone_hu: FloatArray
     solution: Solution
@@ -257,16 +245,19 @@ class _Fit:
         relative = self.columns.sigma_hu / _QUIET_HU
         around = self.look(self.first(), relative)
         fit = self.limited(around, relative)
-        first = min(fit.trials(around, even_only=True), key=_cost)
+        first = min(fit.trials(around, even_only=True), key=cost_of)
         # With bone and cortex known a second look is a better one.
         around = fit.look(first.solution, relative, around)
         fit = self.limited(around, relative)
         trials = fit.trials(around)
-        evidence = _odds(trials, self.settings.together)
-        ends = [fit.settled(trial, kind, around) for trial, kind in _starts(trials, evidence)]
+        together = self.settings.together
+        evidence = odds(trials, together)
+        # Only asked where no zone is about to be said, for it takes as long as all that was tried before.
+        part = part_odds([*trials, *fit.quarters(around)], together) if evidence < 0 else evidence
+        ends = [fit.settled(trial, kind, around) for trial, kind in starts(trials, evidence)]
         # The likelier kind is shown; where narrow and wide explain the voxels alike, the interval holds both.
         ends.sort(key=lambda end: (end.kind.wide != (evidence > 0), _misfit(end)))
-        return fit.summary(ends, around, evidence)
+        return fit.summary(ends, around, (evidence, part))
 
     def first(self) -> Solution:
         """What is shared, fitted to the front with the best single width and a rough noise."""
@@ -310,22 +301,26 @@ class _Fit:
         near, far = self.settings.cortex_mm
         return np.asarray((around.cortex_mm <= near) | (around.cortex_mm >= far))
 
-    def trials(self, around: Surroundings, even_only: bool = False) -> list[_Trial]:
-        """Simple forms of the zone, none reaching beyond cortex."""
-        limit = (around.cortex_mm + _PAST_CORTEX_MM)[self.columns.cell]
-        known = around.in_bone(sum(self.settings.halo_hu) / 2) & self.telling(around)
-
-        def trial(form: FloatArray, largest_mm: float, even: bool, prior: float) -> _Trial:
-            width = np.minimum(largest_mm * form, limit)
-            covered = np.mean(self.by_piece(width)[known] > self.wide[0]) if known.any() else 0.0
-            return _Trial(width, self.at(width), even, bool(covered >= self.wide[1]), float(np.log(prior)))
-
+    def trials(self, around: Surroundings, even_only: bool = False) -> list[Trial]:
+        """Simple forms of the zone."""
         uniform, *others = simple_forms(self.voxels, self.length_mm)
-        found = [trial(uniform, width, True, _EVEN_PART / len(_EVEN_MM)) for width in _EVEN_MM]
+        found = [self.trial(width * uniform, around, True, _EVEN_PART / len(_EVEN_MM)) for width in _EVEN_MM]
         if even_only:
             return found
         part = (1 - _EVEN_PART) / (len(others) * len(_PART_MM))
-        return found + [trial(form, width, False, part) for form in others for width in _PART_MM]
+        return found + [self.trial(width * form, around, False, part) for form in others for width in _PART_MM]
+
+    def quarters(self, around: Surroundings) -> list[Trial]:
+        """Zones of a quarter of the surface."""
+        forms = quarter_forms(self.voxels, self.length_mm)
+        return [self.trial(width * form, around, False, 1.0) for form in forms for width in _QUARTER_MM]
+
+    def trial(self, form_mm: FloatArray, around: Surroundings, even: bool, prior: float) -> Trial:
+        """A form, (n,) width at the voxels, that does not reach beyond cortex."""
+        width = np.minimum(form_mm, (around.cortex_mm + _PAST_CORTEX_MM)[self.columns.cell])
+        known = around.in_bone(sum(self.settings.halo_hu) / 2) & self.telling(around)
+        covered = float(np.mean(self.by_piece(width)[known] > self.wide[0])) if known.any() else 0.0
+        return Trial(width, self.at(width), even, covered, covered >= self.wide[1], float(np.log(prior)))
 
     def by_piece(self, values: FloatArray) -> FloatArray:
         """(cells,) mean of (n,) values, 0 where there are no voxels."""
@@ -333,7 +328,7 @@ class _Fit:
         count = np.bincount(cell, minlength=self.cells.count)
         return np.asarray(np.bincount(cell, values, self.cells.count) / np.maximum(count, 1))
 
-    def settled(self, trial: _Trial, kind: _Trial, around: Surroundings) -> _End:
+    def settled(self, trial: Trial, kind: Trial, around: Surroundings) -> _End:
         """Widths of the pieces, their bone and what they share, in turns from a trial. kind: see `_End`."""
         limit = np.maximum(around.cortex_mm + _PAST_CORTEX_MM, 0.3)[self.columns.cell]
         form = self.by_piece(trial.width_mm)
@@ -359,8 +354,9 @@ class _Fit:
         found = widths_from(np.stack(costs), self.grid_mm, cortex, form_mm, settings.neighbour, settings.form)
         return found, np.stack(bones)
 
-    def summary(self, ends: Sequence[_End], around: Surroundings, evidence: float) -> HaloFit:
-        """The first end, with what the others leave uncertain."""
+    def summary(self, ends: Sequence[_End], around: Surroundings, odds: tuple[float, float]) -> HaloFit:
+        """The first end, with what the others leave uncertain. odds: evidence and part_evidence."""
+        evidence, part_evidence = odds
         widths, bone, solution = ends[0].widths, ends[0].bone_hu, ends[0].solution
         width = widths.quantile(0.5)
         nearest = np.abs(self.grid_mm[:, None, None] - width).argmin(axis=0)[None]
@@ -383,6 +379,7 @@ class _Fit:
             known=known,
             shift_mm=(low - moved, high - moved),
             evidence=evidence,
+            part_evidence=part_evidence,
             halo_hu=solution.halo_hu,
             rim_hu=solution.rim_hu,
             noise_hu=float(np.median(around.sd_hu)),
@@ -465,36 +462,6 @@ def _interval(
     return float(low), float(np.interp(own[-1] / 2, own, fine)), float(high)
 
 
-def _odds(trials: Sequence[_Trial], together: float) -> float:
-    """Logarithm of the odds of wide forms against narrow ones."""
-
-    def total(wide: bool) -> float:
-        logs = [t.log_prior - t.solution.cost / (2 * together) for t in trials if t.wide is wide]
-        return float(np.logaddexp.reduce(logs)) if logs else -np.inf
-
-    return float(np.clip(total(True) - total(False), -_MOST_EVIDENCE, _MOST_EVIDENCE))
-
-
-def _starts(trials: Sequence[_Trial], evidence: float) -> list[tuple[_Trial, _Trial]]:
-    """What to begin from, each with the best of its kind: narrow and wide forms, unless one kind is far likelier."""
-    starts = []
-    for wide in (False, True):
-        kind = [trial for trial in trials if trial.wide is wide]
-        if not kind or (evidence < -_CLEAR if wide else evidence > _CLEAR):
-            continue
-        best = min(kind, key=_cost)
-        starts.append((best, best))
-        # A zone all around, some of it in streaks, can look like one on a half: the fit must begin from both.
-        even = min((trial for trial in kind if trial.even), key=_cost, default=best)
-        if even is not best:
-            starts.append((even, best))
-    return starts
-
-
 def _misfit(end: _End) -> float:
     """Of a map and of the best simple form of its kind, half each: a map alone can bend to streaks."""
     return (end.solution.cost + end.kind.solution.cost) / 2
-
-
-def _cost(trial: _Trial) -> float:
-    return trial.solution.cost

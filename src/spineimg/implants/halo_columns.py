@@ -17,9 +17,24 @@ _STEP_OVER_MM = 4.0
 def simple_forms(voxels: ShellVoxels, length_mm: float) -> list[FloatArray]:
     """(n,) part of the largest width at the voxels: everywhere, cones, halves of circumference and of length."""
     depth = np.clip(voxels.depth_mm / length_mm, 0, 1)
-    front = np.clip(0.5 + (voxels.depth_mm - length_mm / 2) / _STEP_OVER_MM, 0, 1)
-    halves = [np.clip(0.5 + 2 * np.cos(voxels.angle_rad - quarter * np.pi / 2), 0, 1) for quarter in range(4)]
+    front = _front(voxels, length_mm)
+    halves = [_half(voxels, quarter * np.pi / 2) for quarter in range(4)]
     return [np.ones_like(depth), depth, 1 - depth, np.abs(2 * depth - 1), *halves, front, 1 - front]
+
+
+def quarter_forms(voxels: ShellVoxels, length_mm: float) -> list[FloatArray]:
+    """(n,) the same: half the circumference, in eight directions, of half the length."""
+    front = _front(voxels, length_mm)
+    halves = [_half(voxels, eighth * np.pi / 4) for eighth in range(8)]
+    return [half * part for half in halves for part in (front, 1 - front)]
+
+
+def _front(voxels: ShellVoxels, length_mm: float) -> FloatArray:
+    return np.clip(0.5 + (voxels.depth_mm - length_mm / 2) / _STEP_OVER_MM, 0, 1)
+
+
+def _half(voxels: ShellVoxels, facing_rad: float) -> FloatArray:
+    return np.clip(0.5 + 2 * np.cos(voxels.angle_rad - facing_rad), 0, 1)
 
 
 def left_over(voxels: ShellVoxels, away_mm: FloatArray, settings: HaloSettings) -> FloatArray:

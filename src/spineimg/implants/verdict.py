@@ -239,6 +239,11 @@ def _verdict(
         return Loosening.INDETERMINATE, (
             f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
         )
+    if fit.part_evidence > settings.part_evidence:
+        return Loosening.INDETERMINATE, (
+            f"no wide zone is seen over most of the screw, but one wider than {limit:g} mm over a part of it would "
+            "explain the image better than none"
+        )
     part = float(np.mean(surface.judged))
     if part < settings.little_judged:
         return Loosening.INDETERMINATE, (
