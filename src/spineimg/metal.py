@@ -147,6 +147,8 @@ def _box(
 
 def _metal_voxels(windows: list[HUArray], settings: MetalSettings) -> npt.NDArray[np.intp]:
     """(m, 3) indices of metal in a stack of slices: hysteresis between two thresholds."""
+    if all(window.max() < settings.grow_hu for window in windows):  # false where there is a nan
+        return np.empty((0, 3), dtype=np.intp)
     stack = np.stack([window.astype(np.float32, copy=False) for window in windows])
     candidates = stack >= settings.grow_hu
     if not candidates.any():

@@ -56,7 +56,7 @@ class PlaneRefusedError(RoiError):
 
 
 _ROOM = 32
-"""Pixels: planes near each other, and metal beside them, need nearly the same part of a slice."""
+"""Pixels: what is read around a ROI, for planes near it, and metal beside it, need nearly the same part of a slice."""
 
 
 class SliceReader:
@@ -66,11 +66,11 @@ class SliceReader:
         self._kept = KeptSlices.of(volume)
         self.volume = replace(volume, source=self._kept)
 
-    def window(self, k: int, rows: slice, columns: slice) -> HUArray:
-        """A cut-out of slice k; nan where there is no measurement."""
+    def window(self, k: int, rows: slice, columns: slice, room: int = 0) -> HUArray:
+        """A cut-out of slice k; nan where there is no measurement. room: so many more pixels around may be read."""
         ends = [one.indices(count) for one, count in zip((rows, columns), self.volume.geometry.shape[1:], strict=True)]
         whole = [slice(first, max(first, last)) for first, last, _ in ends]
-        hu = self._kept.read_window(k, whole[0], whole[1], _ROOM)[:: ends[0][2], :: ends[1][2]]
+        hu = self._kept.read_window(k, whole[0], whole[1], room)[:: ends[0][2], :: ends[1][2]]
         valid = self.volume.valid(k, hu)
         return hu if valid.all() else np.where(valid, hu, np.float32(np.nan))
 
@@ -79,7 +79,7 @@ class SliceReader:
         if not len(rows):
             return np.zeros(0)
         first, left = int(rows.min()), int(columns.min())
-        window = self.window(k, slice(first, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
+        window = self.window(k, slice(first, int(rows.max()) + 1), slice(left, int(columns.max()) + 1), _ROOM)
         return window[rows - first, columns - left].astype(np.float64)
 
 
@@ -276,7 +276,8 @@ def _trilinear(reader: SliceReader, index: FloatArray) -> tuple[FloatArray, tupl
     beside = (part > 0).astype(np.intp)
     touched = np.unique(np.concatenate([low[:, 0], low[:, 0] + beside[:, 0]]))
     first, last = low[:, 1:].min(axis=0), (low + beside)[:, 1:].max(axis=0) + 1
-    block = np.stack([reader.window(int(k), slice(first[0], last[0]), slice(first[1], last[1])) for k in touched])
+    box = [slice(*ends) for ends in zip(first, last, strict=True)]
+    block = np.stack([reader.window(int(k), box[0], box[1], _ROOM) for k in touched])
     flat, (_, deep, wide) = block.ravel(), block.shape
     place = (np.searchsorted(touched, low[:, 0]) * deep + low[:, 1] - first[0]) * wide + low[:, 2] - first[1]
     further = beside * np.array([deep * wide, wide, 1])

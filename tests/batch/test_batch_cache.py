@@ -34,7 +34,7 @@ def same(one: FileHeader, other: FileHeader) -> bool:
     """Equal but for the patient's identity."""
     hidden = {"PatientName", "PatientID", "PatientBirthDate"}
     strip = lambda header: {name: value for name, value in header.values.items() if name not in hidden}  # noqa: E731
-    parts = ("path", "size", "transfer_syntax", "has_pixels", "pixel_offset", "pixel_length")
+    parts = ("path", "size", "transfer_syntax", "has_pixels", "pixel_offset", "pixel_length", "changed_ns")
     return strip(one) == strip(other) and all(getattr(one, part) == getattr(other, part) for part in parts)
 
 
@@ -100,9 +100,9 @@ def test_what_makes_no_sense_comes_back_as_such(tmp_path: Path) -> None:
     path = tmp_path / "one"
     path.write_bytes(b"x" * 10)
     values = {"KVP": Unparsed("12O"), "ImageType": ("ORIGINAL", "AXIAL"), "PixelSpacing": (0.5, 0.7), "Rows": 24}
-    header = FileHeader(str(path), 10, values, "1.2.840.10008.1.2.1", True, 3, 7)
-    status = path.stat()
-    entry = (str(path), 10, status.st_mtime_ns, *module._Packer().packed(header))
+    changed_ns = path.stat().st_mtime_ns
+    header = FileHeader(str(path), 10, values, "1.2.840.10008.1.2.1", True, 3, 7, changed_ns)
+    entry = (str(path), 10, changed_ns, *module._Packer().packed(header))
     assert same(KnownHeaders([entry]).read(str(path)), header)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,12 @@ import numpy.typing as npt
 import pytest
 
 from spineimg.geometry import Geometry
+from spineimg.metal import MetalNear
 from spineimg.rois import VertebraRoi
+from spineimg.sampling import PlaneSamples
 from spineimg.vertebra.hu import VertebraHU, measure
 from spineimg.vertebra.noise import noise_hu
-from spineimg.vertebra.quality import QualitySettings, acquisition_notes
+from spineimg.vertebra.quality import PlaneFacts, QualitySettings, acquisition_notes, content_notes
 from spineimg.volume import Acquisition, Sharpness
 from tests.core.volumes import (
     GAP_PLACES,
@@ -318,6 +321,38 @@ def test_cortex_along_the_border_is_noted_and_a_bright_middle_is_not() -> None:
     assert "touches_cortex" in codes(measure(filled(where, np.where(shell, 500, hu)), one))
     assert "touches_cortex" not in codes(measure(filled(where, np.where(middle, 500, hu)), one))
     assert "touches_cortex" not in codes(measure(filled(where, hu), one))
+
+
+def facts_of(hu: npt.NDArray[np.float64], noise: Callable[[], float | None]) -> PlaneFacts:
+    """A ROI of 1 mm² samples, every third of them along its border, without metal."""
+    count = len(hu)
+    inside = np.ones(count, dtype=bool)
+    samples = PlaneSamples(np.zeros((count, 3)), hu, inside, (4,), 4, False, 1.0)
+    metal = MetalNear(np.zeros(count, dtype=bool), None)
+    return PlaneFacts("T12 mid", "T12", samples, np.arange(count) % 3 == 0, metal, noise)
+
+
+@pytest.mark.parametrize("noise", [None, 0.0, 10.0, 30.0, 60.0, 100.0])
+def test_noise_is_asked_only_where_a_note_hangs_on_it(noise: float | None) -> None:
+    """The notes are those of noise that is always known, by their formulas. Planted: the cortex left out of the
+    question whether to ask; the notes of bright borders with an SD below 40 HU were then missing."""
+    rng = np.random.default_rng(7)
+    seen = set()
+    for _ in range(300):
+        hu = rng.normal(150, rng.uniform(5, 130), 300)
+        hu[::3] += np.where(rng.random(100) < rng.choice([0.0, 0.05, 0.1]), rng.uniform(100, 600), 0)
+        asked: list[bool] = []
+        facts = facts_of(hu, lambda asked=asked: asked.append(True) or noise)
+        notes = content_notes(facts, hu.std(), QualitySettings())
+        usual = 30.0 if noise is None else noise
+        bright = np.mean(hu[::3] > np.median(hu) + max(200.0, 4 * usual))
+        expected = {"sd_beyond_noise"} if hu.std() > np.hypot(2.5 * usual, 40) else set()
+        expected |= {"touches_cortex"} if bright > 0.03 else set()
+        assert {note.code for note in notes} == expected
+        possible = hu.std() > 40 or np.mean(hu[::3] > np.median(hu) + 200) > 0.03
+        assert bool(asked) == possible
+        seen.add((*sorted(expected), possible))
+    assert len(seen) >= 3
 
 
 # -- metal --------------------------------------------------------------------------------------------------------

@@ -78,30 +78,31 @@ class KnownHeaders:
 
     def read(self, path: str) -> FileHeader:
         """As `read_header`, from memory when the file is what it was."""
-        status = os.stat(path)  # noqa: PTH116 - strings, for speed over thousands of files
         known = self._by_path.get(path)
-        if known is not None and known[1:3] == (status.st_size, status.st_mtime_ns):
-            header = self._unpacked(path, known[3], known[4])
+        if known is not None:
+            status = os.stat(path)  # noqa: PTH116 - strings, for speed over thousands of files
+            header = self._unpacked(known) if known[1:3] == (status.st_size, status.st_mtime_ns) else None
             if header is not None:
                 return header
         header = read_header(path)
-        self.fresh.append((path, status.st_size, status.st_mtime_ns, *self.packer.packed(header)))
+        self.fresh.append((path, header.size, header.changed_ns, *self.packer.packed(header)))
         return header
 
-    def _unpacked(self, path: str, packed: bytes, content: bytes) -> FileHeader | None:
+    def _unpacked(self, entry: Entry) -> FileHeader | None:
         """None for what is damaged."""
+        path, _, changed_ns, packed, content = entry
         if content not in self._shared:
             self._shared[content] = _opened(content)
         shared, found = self._shared[content], _opened(packed)
         if shared is None or found is None:
             return None
-        size, own, lacking, *place = found
+        size, own, lacking, syntax, has_pixels, offset, length = found
         values = shared | own
         for name in lacking:
             del values[name]
         for name in [name for name, value in values.items() if type(value) is dict]:
             values[name] = Unparsed(values[name]["unparsed"])
-        return FileHeader(path, size, values, *place)
+        return FileHeader(path, size, values, syntax, has_pixels, offset, length, changed_ns)
 
 
 class HeaderCache:
@@ -144,7 +145,8 @@ class HeaderCache:
     def learn(self, entries: Sequence[Entry]) -> None:
         if self._connection is None or not entries:
             return
-        ids = {content: hashlib.blake2b(content, digest_size=16).digest() for *_, content in entries}
+        contents = {content for *_, content in entries}
+        ids = {content: hashlib.blake2b(content, digest_size=16).digest() for content in contents}
         rows = [(os.fsencode(path), *rest, ids[content]) for path, *rest, content in entries]
         try:
             with self._connection:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from spineimg.export.table import Row, flat
+from spineimg.export.table import Row, flat, head
 from spineimg.implants.model import Gap, Grade, Halo, ImplantScreen, OtherMetal, Rod, Screw
 from spineimg.notes import Note
 
@@ -42,7 +42,7 @@ def screen_to_dict(screen: ImplantScreen | None) -> dict[str, Any]:
 
 def screw_rows(result: Mapping[str, Any], case: str) -> list[Row]:
     """One dict a screw with exactly the keys SCREW_COLUMNS. result: the dict of a result file."""
-    shared = flat({name: result[name] for name in ("series", "made_by", "grade")}) | {"case": case}
+    shared = flat(head(result, "series", "grade")) | {"case": case}
     return [_row(shared, screw) for screw in result["screws"]]
 
 

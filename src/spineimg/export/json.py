@@ -8,12 +8,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spineimg import __version__
 from spineimg.anatomy import parse_level
 from spineimg.errors import SpineImgError
 from spineimg.export.files import replacing
@@ -147,7 +147,7 @@ def _note(note: Note) -> dict[str, str]:
 
 def _made_by(settings: Mapping[str, Any], created: datetime) -> dict[str, Any]:
     stamp = created.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return {"spineimg": version("spineimg"), "settings": settings, "created": stamp}
+    return {"spineimg": __version__, "settings": settings, "created": stamp}
 
 
 def _plain(value: Any) -> Any:

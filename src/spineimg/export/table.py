@@ -47,9 +47,13 @@ def rows(result: Mapping[str, Any], case: str) -> list[Row]:
 
     result: the dict of a result file; case: the case's name in a table of many.
     """
-    shared = {name: result[name] for name in ("series", "acquisition", "made_by")}
-    values = flat(shared) | {"case": case, "case_notes": _codes(result["notes"])}
+    values = flat(head(result, "series", "acquisition")) | {"case": case, "case_notes": _codes(result["notes"])}
     return [_row(values, vertebra) for vertebra in result["vertebrae"]]
+
+
+def head(result: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Parts of a result file that all rows of a case share, and the program's version without its many settings."""
+    return {name: result[name] for name in names} | {"made_by": {"spineimg": result["made_by"]["spineimg"]}}
 
 
 def write_table(path: str | os.PathLike[str], table: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Mapping, MutableSequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -57,6 +57,7 @@ class FileHeader:
 
     pixel_offset: first byte of the value of (7FE0,0010) in the file; None when it must be asked of pydicom.
     pixel_length: bytes from there to the end of the pixel data, as far as the file's own lengths tell.
+    changed_ns: when the file was changed, 0 where it is none.
     """
 
     path: str
@@ -66,6 +67,7 @@ class FileHeader:
     has_pixels: bool
     pixel_offset: int | None = None
     pixel_length: int | None = None
+    changed_ns: int = 0
 
     @property
     def encapsulated(self) -> bool:
@@ -159,7 +161,8 @@ class _Bytes:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.size = os.fstat(fd).st_size
+        status = os.fstat(fd)
+        self.size, self.changed_ns = status.st_size, status.st_mtime_ns
         self.start = 0
         self.data = os.pread(fd, FIRST_READ, 0)
 
@@ -255,11 +258,11 @@ def _decode(kind: Any, raw: bytes, order: str) -> Any:
     return kind(raw)
 
 
-def _skim(path: str, source: _Bytes, start: int, transfer_syntax: str) -> FileHeader:
+def _skim(path: str, source: _Bytes, start: int, transfer_syntax: str, values: dict[str, Any]) -> FileHeader:
+    """The data set that begins at `start`. values: what is known already; an element of the data set replaces it."""
     order = ">" if transfer_syntax == BIG_ENDIAN else "<"
     read = {IMPLICIT: _READ_IMPLICIT, BIG_ENDIAN: _READ_BIG_ENDIAN}.get(transfer_syntax, _READ_EXPLICIT)
     explicit = None if transfer_syntax == IMPLICIT else struct.Struct(order + "HH2sH").unpack_from
-    values: dict[str, Any] = {}
     wide: dict[str, bytes] = {}
     offset, end = start, source.size
     at = source.at(start, 12)
@@ -281,7 +284,8 @@ def _skim(path: str, source: _Bytes, start: int, transfer_syntax: str) -> FileHe
             _decode_wide(values, wide)
             # Float pixel data (7FE0,0008/0009) belong to parametric maps, not to CT: no pixels for us.
             length = _fragments_length(source, offset + head) if length == UNDEFINED else length
-            return FileHeader(path, end, values, transfer_syntax, tag == 0x7FE00010, offset + head, length)
+            place = offset + head, length
+            return FileHeader(path, end, values, transfer_syntax, tag == 0x7FE00010, *place, source.changed_ns)
         if length == UNDEFINED:
             offset = _skip_undefined(source, offset + head, read, vr)
             at = limit + 1  # the buffer may have moved: find our place anew
@@ -301,7 +305,7 @@ def _skim(path: str, source: _Bytes, start: int, transfer_syntax: str) -> FileHe
     if offset != end:
         raise SeriesError("truncated")
     _decode_wide(values, wide)
-    return FileHeader(path, end, values, transfer_syntax, has_pixels=False)
+    return FileHeader(path, end, values, transfer_syntax, has_pixels=False, changed_ns=source.changed_ns)
 
 
 @lru_cache(maxsize=8192)
@@ -397,7 +401,7 @@ def _read_header(path: str, fd: int) -> FileHeader:
     if source.data[128:132] != b"DICM":
         if not _looks_like_dicom(source.data):
             raise NotDicomError("not DICOM")
-        return _ask_pydicom(path, source.size)
+        return _ask_pydicom(path, source)
     try:
         offset, transfer_syntax, sop_class = _start(source)
         if sop_class == DICOMDIR:
@@ -407,11 +411,10 @@ def _read_header(path: str, fd: int) -> FileHeader:
         says_explicit = vr in _SHORT_VRS or vr in _LONG_VRS
         if transfer_syntax in ("", DEFLATED) or says_explicit == (transfer_syntax == IMPLICIT):
             raise UnusualError
-        header = _skim(path, source, offset, transfer_syntax)
+        # Some anonymisers drop the SOP class from the data set and leave it in the file meta information.
+        return _skim(path, source, offset, transfer_syntax, {"SOPClassUID": sop_class} if sop_class else {})
     except UnusualError:
-        return _ask_pydicom(path, source.size)
-    # Some anonymisers drop the SOP class from the data set and leave it in the file meta information.
-    return replace(header, values={"SOPClassUID": sop_class, **header.values}) if sop_class else header
+        return _ask_pydicom(path, source)
 
 
 def _looks_like_dicom(data: bytes) -> bool:
@@ -422,7 +425,7 @@ def _looks_like_dicom(data: bytes) -> bool:
     return explicit or int.from_bytes(data[4:8], "little") <= 1024
 
 
-def _ask_pydicom(path: str, size: int) -> FileHeader:
+def _ask_pydicom(path: str, source: _Bytes) -> FileHeader:
     """The same through pydicom, for encodings that the skimmer leaves alone."""
     import warnings
     import zlib
@@ -450,7 +453,7 @@ def _ask_pydicom(path: str, size: int) -> FileHeader:
         raise NotDicomError("not DICOM")
     if values.get("SOPClassUID") == DICOMDIR:
         raise SeriesError(IS_DICOMDIR)
-    return FileHeader(path, size, values, syntax, has_pixels)
+    return FileHeader(path, source.size, values, syntax, has_pixels, changed_ns=source.changed_ns)
 
 
 def convert(value: Any, kind: Any) -> Any:

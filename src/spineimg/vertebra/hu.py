@@ -196,42 +196,45 @@ class MeasuredPlane:
 
 
 def _measure_plane(reader: SliceReader, plane: RoiPlane, level: str, settings: HuSettings) -> MeasuredPlane:
-    about = f"{level} {plane.position}"
     if plane.samples is None:
         return _refused(reader, plane, plane.refusal)
     try:
-        facts = _facts(reader, plane, plane.samples, level, settings)
+        return _measured(reader, plane, _facts(reader, plane, plane.samples, level, settings), settings)
     except PixelError as error:
-        return _refused(reader, plane, undecodable(error, about))
+        return _refused(reader, plane, undecodable(error, f"{level} {plane.position}"))
+
+
+def _measured(reader: SliceReader, plane: RoiPlane, facts: PlaneFacts, settings: HuSettings) -> MeasuredPlane:
+    """A plane that was sampled. Raises PixelError."""
     hu = facts.samples.hu[facts.kept]
     fraction = len(hu) / len(facts.samples.hu) if len(facts.samples.hu) else None
     thickness = reader.volume.acquisition.slice_thickness_mm
     notes = coverage_notes(facts, reader.volume.geometry, thickness, settings.quality)
-    lacking = _too_little(hu, fraction, facts.samples.sample_area_mm2, about, settings)
+    lacking = _too_little(hu, fraction, facts.samples.sample_area_mm2, facts.about, settings)
     if lacking is not None:
         return MeasuredPlane(_slice_hu(reader, plane, None, fraction), hu, facts, (*notes, lacking))
     result = _slice_hu(reader, plane, hu, fraction)
-    notes += content_notes(facts, float(hu.mean()), float(hu.std(ddof=1)), settings.quality)
+    notes += content_notes(facts, float(hu.std(ddof=1)), settings.quality)
     return MeasuredPlane(result, hu, facts, notes)
 
 
 def _facts(reader: SliceReader, plane: RoiPlane, samples: PlaneSamples, level: str, settings: HuSettings) -> PlaneFacts:
-    """Metal around a plane and noise beside it. Raises PixelError."""
+    """Metal around a plane, and a way to the noise beside it. Raises PixelError."""
     geometry = reader.volume.geometry
     thickness = reader.volume.acquisition.slice_thickness_mm
     metal = metal_near(geometry, reader.window, samples.points_lps_mm, samples.slices, thickness, settings.metal)
-    noise = None
-    if samples.slices:
-        k = samples.nearest_slice
-        row, column = geometry.in_plane(plane.center_lps_mm - geometry.origins_lps_mm[k])
-        noise = noise_hu(
-            partial(reader.window, k),
-            (float(row), float(column)),
-            geometry.shape[1:],
-            geometry.spacing_mm[1:],
-            settings.noise,
-        )
+    noise = partial(_noise_hu, reader, plane, samples, settings.noise)
     return PlaneFacts(f"{level} {plane.position}", level, samples, plane.rim, metal, noise)
+
+
+def _noise_hu(reader: SliceReader, plane: RoiPlane, samples: PlaneSamples, settings: NoiseSettings) -> float | None:
+    """Noise of the slice nearest to a plane, around its ROI; None where it is unknown. Raises PixelError."""
+    if not samples.slices:
+        return None
+    geometry, k = reader.volume.geometry, samples.nearest_slice
+    row, column = geometry.in_plane(plane.center_lps_mm - geometry.origins_lps_mm[k])
+    window, center = partial(reader.window, k), (float(row), float(column))
+    return noise_hu(window, center, geometry.shape[1:], geometry.spacing_mm[1:], settings)
 
 
 def _too_little(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,14 +100,17 @@ class QualitySettings:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PlaneFacts:
-    """What the notes on one measured plane rest on. kept, rim: (n,) of the samples. area_mm2 is that of the kept."""
+    """What the notes on one measured plane rest on. kept, rim: (n,) of the samples. area_mm2 is that of the kept.
+
+    noise_hu: estimates the noise beside the plane, None where it is unknown; asked only where a note hangs on it.
+    """
 
     about: str
     level: str
     samples: PlaneSamples
     rim: BoolArray
     metal: MetalNear
-    noise_hu: float | None
+    noise_hu: Callable[[], float | None]
 
     @property
     def kept(self) -> BoolArray:
@@ -231,13 +234,26 @@ def coverage_notes(
     return tuple(Note(code, text, facts.about) for code, text in found)
 
 
-def content_notes(facts: PlaneFacts, mean_hu: float, sd_hu: float, settings: QualitySettings) -> tuple[Note, ...]:
+def content_notes(facts: PlaneFacts, sd_hu: float, settings: QualitySettings) -> tuple[Note, ...]:
     """What the voxels of a measured ROI tell: cortex in it, an SD beyond noise, too small an area."""
     found = []
-    noise = facts.noise_hu if facts.noise_hu is not None else settings.noise_unknown_hu
+    # Noise only raises both limits: where nothing passes them without any, it need not be known.
+    if sd_hu > settings.texture_sd_hu or _cortex_share(facts, 0.0, settings) > settings.cortex_fraction:
+        found += _beyond_noise(facts, sd_hu, settings)
+    least = settings.min_area_lumbar_mm2 if is_lumbar(facts.level) else settings.min_area_mm2
+    if facts.area_mm2 < least:
+        found.append(("roi_small", f"only {facts.area_mm2:.0f} mm² were measured (better {least:g} mm² or more)"))
+    return tuple(Note(code, text, facts.about) for code, text in found)
+
+
+def _beyond_noise(facts: PlaneFacts, sd_hu: float, settings: QualitySettings) -> list[tuple[str, str]]:
+    """An SD that noise does not explain, and cortex along the border. Raises PixelError, for it reads the noise."""
+    found = []
+    measured = facts.noise_hu()
+    noise = measured if measured is not None else settings.noise_unknown_hu
     highest_sd = float(np.hypot(settings.noise_factor * noise, settings.texture_sd_hu))
     if sd_hu > highest_sd:
-        source = f"noise of {noise:.0f} HU" if facts.noise_hu is not None else "noise (assumed)"
+        source = f"noise of {noise:.0f} HU" if measured is not None else "noise (assumed)"
         text = (
             f"the SD of {sd_hu:.0f} HU is beyond what {source} and healthy trabeculae explain ({highest_sd:.0f} HU): "
             "look for a lesion, sclerosis, a haemangioma, a fracture, endplate or metal streaks in the ROI"
@@ -247,10 +263,7 @@ def content_notes(facts: PlaneFacts, mean_hu: float, sd_hu: float, settings: Qua
     if bright > settings.cortex_fraction:
         text = f"{_percent(bright)} of the border of the ROI is as bright as cortex or endplate, which raises the mean"
         found.append(("touches_cortex", text))
-    least = settings.min_area_lumbar_mm2 if is_lumbar(facts.level) else settings.min_area_mm2
-    if facts.area_mm2 < least:
-        found.append(("roi_small", f"only {facts.area_mm2:.0f} mm² were measured (better {least:g} mm² or more)"))
-    return tuple(Note(code, text, facts.about) for code, text in found)
+    return found
 
 
 def _cortex_share(facts: PlaneFacts, noise: float, settings: QualitySettings) -> float:
