@@ -159,6 +159,37 @@ def test_bad_input_ends_in_one_line(
     assert says in printed.err
 
 
+@pytest.mark.parametrize("kept", ["no spine", "two slices", "one position"])
+@pytest.mark.parametrize(
+    "words", [("levels", "STUDY"), ("hu", "STUDY", "--levels", "all"), ("hu", "STUDY", "--rois", "ROIS"),
+              ("implants", "STUDY"), ("agree", "ROIS", "ROIS", "--source", "STUDY")],
+)  # fmt: skip
+def test_what_is_wrong_with_a_scan_is_told_with_its_path(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    study: Path,
+    rois: Path,
+    words: tuple[str, ...],
+    kept: str,
+) -> None:
+    """Of twenty scans in a loop each complaint says which. Planted: the path left out; named twice."""
+    files = sorted(file for file in study.rglob("*") if file.is_file())
+    if kept == "two slices":
+        for file in files[2:]:
+            file.unlink()
+    if kept == "one position":
+        for file in files[1:]:
+            file.write_bytes(files[0].read_bytes())
+    code = run(monkeypatch, *({"STUDY": study, "ROIS": rois}.get(word, word) for word in words), "--quiet")
+    said = capsys.readouterr().err
+    if kept == "no spine" and words[0] != "levels" and "--levels" not in words:
+        assert code == 0  # nothing is wrong with it
+        return
+    assert code == 1
+    assert said.startswith(f"spineimg: {study}: ")
+    assert said.count(str(study)) - said.count(f"{study}/") == 1
+
+
 def test_series_lists_verdicts_and_exits_zero_for_refused_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], study: Path, tmp_path: Path
 ) -> None:

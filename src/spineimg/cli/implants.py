@@ -15,6 +15,7 @@ from spineimg.cli.shared import (
     MaskLabelsOption,
     QuietOption,
     SeriesOption,
+    about,
     app,
     file,
     now,
@@ -57,12 +58,14 @@ def implants(
     told = stated_acquisition(kvp, contrast, kernel)
     levels = named_rois(rois, mask, mask_labels, None, None) if rois is not None or mask is not None else None
     given = () if screws is None else read_screws(screws)
-    volume = state(load(path, series), told)
+    with about(path):
+        volume = state(load(path, series), told)
     if dicom is not None:
         from spineimg.cli.exchange import source_of
 
         source_of(volume)  # a source that DICOM cannot name is refused before anything is written
-    result = screen(volume, levels, screws=given)
+    with about(path):
+        result = screen(volume, levels, screws=given)
     _write(volume, result, case_name(path), csv=csv, figure=figure, overlay=overlay, json=json)
     if dicom is not None:
         from spineimg.cli.exchange import write_result

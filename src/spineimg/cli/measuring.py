@@ -18,6 +18,7 @@ from spineimg.cli.shared import (
     PlaneOption,
     QuietOption,
     SeriesOption,
+    about,
     app,
     file,
     now,
@@ -97,14 +98,18 @@ def hu(
     from spineimg.vertebra.click import Clicks
 
     stated = stated_acquisition(kvp, contrast, kernel)
-    volume = state(load(path, series, keep_ids=keep_ids), stated)
+    with about(path):
+        volume = state(load(path, series, keep_ids=keep_ids), stated)
     clicks = Clicks.of(volume, whole=True) if levels is not None else None
-    wanted = named_rois(rois, mask, mask_labels, uiv, liv, volume, clicks)
+    with about(rois or mask or path):
+        wanted = named_rois(rois, mask, mask_labels, uiv, liv, volume, clicks)
     if dicom is not None:
         from spineimg.cli.exchange import source_of
 
         source_of(volume)  # a source that DICOM cannot name is refused before anything is written
-    result = assess(volume, wanted, plane=plane, clicks=clicks, **_own_cutoffs(cutoffs))
+    own = _own_cutoffs(cutoffs)
+    with about(path):
+        result = assess(volume, wanted, plane=plane, clicks=clicks, **own)
     if levels is not None and figure is not None:
         from spineimg.cli.spine import draw_result
 
@@ -197,7 +202,9 @@ def _reading(path: Path, source: Path | None, series: str | None) -> dict[str, A
     from spineimg.io.rois import read_rois
     from spineimg.pipeline import assess
 
-    return result_to_dict(assess(load(source, series), read_rois(path)), now())
+    rois = read_rois(path)
+    with about(source):
+        return result_to_dict(assess(load(source, series), rois), now())
 
 
 # -- steps of hu ------------------------------------------------------------------------------------------------------

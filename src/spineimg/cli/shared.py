@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spineimg.errors import SpineImgError
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
 
 app = typer.Typer(
@@ -44,6 +50,17 @@ def now() -> Any:
     from datetime import UTC, datetime
 
     return datetime.now(UTC)
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """What is wrong with a scan is told with its path, where the message does not name it already."""
+    try:
+        yield
+    except SpineImgError as error:
+        if str(path) in str(error):
+            raise
+        raise SpineImgError(f"{path}: {error}") from error
 
 
 def write_json(target: str | None, document: dict[str, Any]) -> None:

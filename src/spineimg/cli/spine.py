@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spineimg.cli.shared import JsonOption, QuietOption, SeriesOption, app, file, now, print_, talks, write_json
+from spineimg.cli.shared import JsonOption, QuietOption, SeriesOption, about, app, file, now, print_, talks, write_json
 
 if TYPE_CHECKING:
     from spineimg.results import CaseResult
@@ -38,9 +38,10 @@ def levels(
     from spineimg.vertebra.click import Clicks
     from spineimg.vertebra.naming import name_spine
 
-    volume = load(path, series)
-    clicks = Clicks.of(volume, whole=True)
-    named = name_spine(volume, seeds, clicks=clicks)
+    with about(path):
+        volume = load(path, series)
+        clicks = Clicks.of(volume, whole=True)
+        named = name_spine(volume, seeds, clicks=clicks)
     if figure is not None:
         _draw(clicks, named, figure)
     if centroids is not None:

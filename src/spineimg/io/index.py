@@ -49,7 +49,8 @@ def walk(paths: Iterable[Path | str]) -> Iterator[tuple[str, str | None]]:
     stack = [os.fspath(path) for path in paths][::-1]
     while stack:
         path = stack.pop()
-        if os.path.basename(path.rstrip(os.sep)).startswith(PARTIAL_PREFIX):  # noqa: PTH119
+        # The first question is the cheap one, for thousands of files.
+        if PARTIAL_PREFIX in path and os.path.basename(path.rstrip(os.sep)).startswith(PARTIAL_PREFIX):  # noqa: PTH119
             yield path, _IS_PARTIAL
             continue
         try:
