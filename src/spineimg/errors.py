@@ -19,6 +19,10 @@ class PixelError(SeriesError):
     """Pixels that are missing, cut short or cannot be decoded."""
 
 
+class UnreadableError(PixelError):
+    """A file that was there and cannot be read now, or is being written anew: another try may succeed."""
+
+
 class RoiError(SpineImgError):
     """A ROI file, an ellipse, a mask or a construct that cannot be used."""
 

@@ -49,6 +49,20 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
     assert (case.name, case.path, case.rois, case.wanted) == ("a", "s", "r.json", ())
 
 
+@pytest.mark.parametrize("name", ["a\u00a0b", "\u5c71\u7530\u3000\u592a\u90ce"], ids=["no-break", "ideographic"])
+def test_spaces_of_other_scripts_are_part_of_a_name(tmp_path: Path, name: str) -> None:
+    (case,) = read(tmp_path, f"case,path,rois\n{name},{name}/ct,r.json\n")
+    assert (case.name, case.path) == (name, f"{name}/ct")
+
+
+def test_a_mapped_table_with_one_of_our_columns_twice_is_refused(tmp_path: Path) -> None:
+    """Planted: looked for only without --columns; the second column then silently counted."""
+    path = tmp_path / "cases.csv"
+    path.write_text("Patient,path,rois,level,Level\na,s,r.json,L1,L3\n", encoding="utf-8")
+    with pytest.raises(SpineImgError, match="line 1: the column 'level' is there twice"):
+        read_cases(path, tmp_path, {"case": "Patient"})
+
+
 def test_the_case_name_stands_in_patterns(tmp_path: Path) -> None:
     (case,) = read(tmp_path, "case,path,mask\np7,{case}/ct,masks/{case}.nii.gz\n")
     assert (case.path, case.mask) == ("p7/ct", "masks/p7.nii.gz")
@@ -108,6 +122,13 @@ def test_rows_with_use_no_are_left_out_and_counted(tmp_path: Path) -> None:
         ("case,path,rois,role\na,s,r.json,LIV\n", "line 2: level is empty$"),
         ("case,path,rois\na,s,r.json\na,s,r.json\n", "line 2: level is empty$"),
         (b"case,path,rois\na,s,r.json\n\xff,s,r.json\n", "line 3: not UTF-8 text"),
+        ("case,path,rois\na\u200bb,s,r.json\n", "line 2: case holds .* characters that are not seen"),
+        (
+            "case,path,rois\nM\u00fc,s,r.json\nMu\u0308,t,r.json\n",
+            "line 3: case 'Mu.u0308' looks like 'M.xfc' of line 2",
+        ),
+        ("case,path,rois\na b,s,r.json\na\u00a0b,t,r.json\n", "line 3: case 'a.xa0b' looks like 'a b' of line 2"),
+        ("case,path,rois,use\na,s,r.json,nein\n", "line 2: use is yes, no or empty, found 'nein'"),
     ],
 )
 def test_a_row_that_cannot_be_understood_names_its_line(tmp_path: Path, text: str | bytes, complaint: str) -> None:

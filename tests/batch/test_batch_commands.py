@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,20 @@ def test_a_bar_on_a_terminal(
     shown = capsys.readouterr().out
     assert "3/3" in shown
     assert "2 done, 1 refused, 0 failed" in shown
+
+
+@pytest.mark.parametrize("output", [">&-", ">&- 2>&- <&-", "> /dev/full", "| true"])
+def test_a_run_that_nobody_hears_goes_on_to_its_end(root: Path, tmp_path: Path, output: str) -> None:
+    """Planted: what the pipe says passed on; the run ended before its tables were written, `| true` with status 0."""
+    out = tmp_path / "out"
+    code = "from spineimg.cli import main; main()"
+    words = [sys.executable, "-c", code, "batch", root, "--cases", root / "cases.csv", "--out", out, "--strict"]
+    line = f"({shlex.join(map(str, words))}; echo $? > {shlex.quote(str(tmp_path / 'status'))}) {output}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert (tmp_path / "status").read_text() == "1\n"  # one case is not done
+    assert len(s.measurements(out)) == 2
+    assert (out / "index.html").exists()
 
 
 def test_cases_goes_to_the_screen_or_a_file(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

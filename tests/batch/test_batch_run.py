@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from spineimg.batch import outputs
+from spineimg.batch.cases import read_cases
 from spineimg.batch.guard import Workers
 from spineimg.batch.ledger import CaseStatus, LedgerRow
 from spineimg.batch.page import Shown, write_index
 from spineimg.batch.runner import BatchSettings, run_batch
-from spineimg.batch.worker import Answer, Job
+from spineimg.batch.worker import Answer, Job, measure_case
 from spineimg.errors import SpineImgError
 from tests.batch import studies as s
 
@@ -222,6 +223,24 @@ def copy(finished: Path, tmp_path: Path) -> Iterator[Path]:
     yield finished
     shutil.rmtree(finished.parent)
     aside.rename(finished.parent)
+
+
+def failing(*_: object) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_slice_that_cannot_be_read_for_a_moment_does_not_leave_a_case_done(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: the vertebra's note alone; the case was then done without its number, and --retry left it so."""
+    (case,) = read_cases(s.table(tmp_path / "c.csv", [{"case": "a", "path": "s00", "rois": "rois.json"}]), root).cases
+    job = Job(case, (str(root / "s00"),), str(root / "rois.json"))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "preadv", failing)
+        answer = measure_case(job)
+    assert answer.status == "refused"
+    assert "cannot be read any more (Input/output error)" in answer.reason
+    assert measure_case(job).status == "done"
 
 
 def test_only_what_has_no_row_is_done_and_retry_does_the_rest(copy: Path) -> None:

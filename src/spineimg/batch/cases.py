@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category, normalize
 
 from spineimg.anatomy import Construct, Role, parse_level
 from spineimg.errors import SpineImgError
@@ -118,10 +119,11 @@ def read_cases(
         raise SpineImgError(f"{path}, line {line}: not UTF-8 text, save the table as CSV in UTF-8") from None
     try:
         rows = list(_rows(text, columns or {}))
-        used = [row for row in rows if row["use"].lower() != "no"]
+        used = [row for row in rows if _is_used(row)]
         groups: dict[str, list[_Row]] = {}
         for row in used:
             groups.setdefault(_name(row), []).append(row)
+        _refuse_look_alikes(groups)
         cases = tuple(_case(name, group, (root, path.parent), may_search) for name, group in groups.items())
     except _TableError as error:
         raise SpineImgError(f"{path}, {error}") from None
@@ -192,8 +194,6 @@ def _header(cells: Sequence[str], line: int, columns: Mapping[str, str]) -> list
         if name not in (*KNOWN, *REMARKS):
             raise _TableError(line, f"unknown column {name!r}; known are {', '.join(KNOWN)} (and remarks: "
                                     f"{', '.join(REMARKS)})")  # fmt: skip
-        if names.count(name) > 1:
-            raise _TableError(line, f"the column {name!r} is there twice")
     return _with_needed(names, line)
 
 
@@ -214,6 +214,9 @@ def _mapped(cells: Sequence[str], line: int, columns: Mapping[str, str]) -> list
 
 
 def _with_needed(names: list[str], line: int) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise _TableError(line, f"the column {name!r} is there twice")
     missing = [name for name in ("case", "path") if name not in names]
     if missing:
         raise _TableError(line, f"the column {missing[0]!r} is missing (--columns may say how it is called)")
@@ -225,11 +228,35 @@ def _row(header: Sequence[str], cells: Sequence[str], line: int) -> _Row:
         raise _TableError(line, f"{len(cells)} cells where the header has {len(header)}")
     stripped = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     for name, cell in stripped.items():
-        if len(cell) > _MOST_CELL or not cell.isprintable():
+        if len(cell) > _MOST_CELL or not _is_seen(cell):
             raise _TableError(
                 line, f"{name} holds {cell[:40]!r}: line breaks and characters that are not seen are not allowed"
             )
     return _Row(line, stripped)
+
+
+def _is_used(row: _Row) -> bool:
+    if row["use"].lower() not in ("", "yes", "no"):
+        raise _TableError(row.line, f"use is yes, no or empty, found {row['use']!r}")
+    return row["use"].lower() != "no"
+
+
+def _is_seen(text: str) -> bool:
+    """Whether every character shows on paper; spaces of other scripts and such that do not break show as a gap."""
+    return text.isprintable() or all(letter.isprintable() or category(letter) == "Zs" for letter in text)
+
+
+def _refuse_look_alikes(groups: Mapping[str, Sequence[_Row]]) -> None:
+    """One name typed on two machines may differ in nothing that a person sees; its rows would become two cases."""
+    known: dict[str, tuple[str, int]] = {}
+    for name, rows in groups.items():
+        other, line = known.setdefault(" ".join(normalize("NFC", name).split()), (name, rows[0].line))
+        if other != name:
+            raise _TableError(
+                rows[0].line,
+                f"case {name!a} looks like {other!a} of line {line}, but is not spelt with the same characters: "
+                "write one of them as the other, or give it another name",
+            )
 
 
 def _name(row: _Row) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from spineimg.batch.progress import tell
 from spineimg.batch.runner import BatchSettings, run_batch
 from spineimg.batch.survey import survey, table_text, write_cases
 from spineimg.export.json import write_json
@@ -21,10 +22,8 @@ def batch(
     if talks:
         missing = f", {summary.n_not_reached} not reached" if summary.n_not_reached else ""
         counts = f"{summary.n_done} done, {summary.n_refused} refused, {summary.n_failed} failed{missing}"
-        sys.stdout.write(f"{summary.n_cases} cases: {counts}; {summary.n_vertebrae} vertebrae\n")
-        sys.stdout.write(
-            f"numbers: {out / 'measurements.csv'}   reasons: {out / 'ledger.csv'}   {out / 'index.html'}\n"
-        )
+        tell(f"{summary.n_cases} cases: {counts}; {summary.n_vertebrae} vertebrae")
+        tell(f"numbers: {out / 'measurements.csv'}   reasons: {out / 'ledger.csv'}   {out / 'index.html'}")
     return summary.exit_code(strict=strict)
 
 

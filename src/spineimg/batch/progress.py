@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +18,24 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 10.0
 """A line of progress at most that often when no terminal shows a bar."""
+
+
+def tell(line: str) -> None:
+    """A line on standard output, if somebody can still read it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    with _heard_or_not():
+        sys.stdout.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _heard_or_not() -> Iterator[None]:
+    """A closed pipe, a terminal that is gone or a full disk below the log: the run goes on without being heard."""
+    try:
+        yield
+    except OSError:
+        with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of the disk
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class Progress:
@@ -33,13 +54,15 @@ class Progress:
 
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
             self._bar = Progress(*columns)
-            self._bar.start()
+            with _heard_or_not():
+                self._bar.start()
             self._bar.add_task(self._words(), total=self._total, completed=sum(self.counts.values()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with _heard_or_not():
+                self._bar.stop()
         elif self._new > self._told:
             self._line()
 
@@ -60,11 +83,10 @@ class Progress:
         if self._quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            return
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(line.encode(encoding, "replace").decode(encoding) + "\n")
-        sys.stdout.flush()
+            with _heard_or_not():
+                self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            tell(line)
 
     def _line(self) -> None:
         self._spoke, self._told = time.monotonic(), self._new

@@ -107,6 +107,7 @@ def _measured(job: Job, known: KnownHeaders) -> Answer:
             nameless = f"no vertebra measured: {error}"  # its screws are worth having all the same
             rois = _rois(replace(job, search=False), volume)
     result = assess_and_screen(volume, rois, clicks) if job.implants else assess(volume, rois, clicks=clicks)
+    _refuse_unread(result)
     if nameless:
         result = replace(result, notes=(*result.notes, Note("levels_not_found", nameless)))
     described = result_to_dict(result, datetime.now(UTC))
@@ -115,6 +116,14 @@ def _measured(job: Job, known: KnownHeaders) -> Answer:
     figure, reason = _figure(volume, result) if job.figure else (None, "")
     content = text.encode("utf-8", "replace")
     return Answer(CaseStatus.DONE, nameless or reason, 0.0, len(result.vertebrae), content, figure)
+
+
+def _refuse_unread(result: CaseResult) -> None:
+    """A disk that fails for a moment must not leave a case done without its numbers: --retry does it again."""
+    for vertebra in result.vertebrae:
+        for note in vertebra.hu.notes:
+            if note.code == "unreadable":
+                raise SpineImgError(f"{note.about}: {note.text}")
 
 
 def _volume(job: Job, known: KnownHeaders) -> CTVolume:

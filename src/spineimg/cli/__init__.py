@@ -6,6 +6,7 @@ one line on standard error. Everything heavy is imported inside the verb that ne
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -45,6 +46,7 @@ def _root(
 
 def main() -> None:
     """Run the command line. One line on standard error for what a user can mend; a traceback is a bug."""
+    _fill_streams()
     try:
         code = typer.main.get_command(app)(standalone_mode=False)
     except _WrongArguments as error:
@@ -57,6 +59,13 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fill_streams() -> None:
+    """Streams that the caller closed lead nowhere; else the next file that is opened would take their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - until the end
 
 
 def _complain(text: str, code: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spineimg.errors import PixelError
+from spineimg.errors import PixelError, UnreadableError
 from spineimg.io.headers import FileHeader
 from spineimg.io.records import SliceRecord
 from spineimg.volume import HUArray
@@ -106,7 +106,7 @@ def _is_direct(record: SliceRecord) -> bool:
 
 
 def _read_bytes(record: SliceRecord, offset: int, target: memoryview) -> None:
-    """Fills `target` from a place of the record's file. Raises PixelError when the file ends before."""
+    """Fills `target` from a place of the record's file. Raises UnreadableError, also when the file ends before."""
     try:
         fd = os.open(record.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -114,9 +114,9 @@ def _read_bytes(record: SliceRecord, offset: int, target: memoryview) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise PixelError(f"{record.path}: cannot be read any more ({error.strerror})") from error
+        raise UnreadableError(f"{record.path}: cannot be read any more ({error.strerror})") from error
     if count < len(target):
-        raise PixelError(
+        raise UnreadableError(
             f"{record.name}: {count} of {len(target)} bytes of pixel data are there; the file was cut short"
         )
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from spineimg.errors import GeometryError, PixelError
+from spineimg.errors import GeometryError, PixelError, UnreadableError
 from spineimg.geometry import Geometry
 from spineimg.io.grid_headers import GridHeader, read_header
 from spineimg.io.inflate import INFLATE_CHUNK, Inflated
@@ -99,7 +99,7 @@ class GridSource:
                 file.seek(self.header.offset + k * self.header.slab_bytes)
                 return self._decoded(file)
         except OSError as error:
-            raise PixelError(f"{self.header.data}: cannot be read ({error.strerror or error})") from None
+            raise UnreadableError(f"{self.header.data}: cannot be read ({error.strerror or error})") from None
 
     def _unpacked(self) -> HUArray:
         """(k, j, i) all voxels, int16 where they fit."""
@@ -116,7 +116,7 @@ class GridSource:
                     raise PixelError(f"{header.data}: cut short, the end of its packed voxels is missing")
                 return volume
         except OSError as error:
-            raise PixelError(f"{header.data}: cannot be read ({error.strerror or error})") from None
+            raise UnreadableError(f"{header.data}: cannot be read ({error.strerror or error})") from None
         except MemoryError:
             raise PixelError(f"{header.path}: {header.sides} voxels do not fit into memory") from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spineimg.errors import PixelError
+from spineimg.errors import PixelError, UnreadableError
 from spineimg.geometry import FloatArray
 from spineimg.notes import Note
 from spineimg.rois import Ellipse
@@ -55,4 +55,5 @@ def ellipse_plane(
 
 
 def undecodable(error: PixelError, about: str) -> Note:
-    return Note("undecodable", f"a slice that is needed here cannot be read: {error}", about)
+    code = "unreadable" if isinstance(error, UnreadableError) else "undecodable"
+    return Note(code, f"a slice that is needed here cannot be read: {error}", about)
