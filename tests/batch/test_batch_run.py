@@ -225,6 +225,24 @@ def copy(finished: Path, tmp_path: Path) -> Iterator[Path]:
     aside.rename(finished.parent)
 
 
+def test_a_roi_file_that_was_changed_since_is_told(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Planted: the other way round; ROI files as old as their results were then told."""
+    root, cases = copy.parent / "root", copy.parent / "cases.csv"
+    run_batch(root, cases, copy, BatchSettings(workers=1))
+    assert "was changed" not in capsys.readouterr().out
+    later = (copy / "results" / "whole.json").stat().st_mtime_ns + 10**10
+    os.utime(root / "rois.json", ns=(later, later))
+    run_batch(root, cases, copy, BatchSettings(workers=1))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "was changed" in line]
+    using = [
+        row["case"]
+        for row in every_kind()
+        if row.get("rois") == "rois.json" and s.statuses(copy)[row["case"]] == "done"
+    ]
+    assert line.startswith(f"{len(using)} done cases were measured before their ROI file or label map was changed: ")
+    assert "'whole'" in line
+
+
 def failing(*_: object) -> int:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 

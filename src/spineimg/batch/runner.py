@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -137,6 +137,7 @@ def run_batch(
         folder.prepare(figures=chosen.figures)
         manifest = _manifest(folder, ledger, cases, (root, table), chosen)
         pending, remarks = _pending(folder, ledger, cases, retry=chosen.retry)
+        remarks += _outdated(folder, ledger, cases, (root, table))
         write_manifest(folder.manifest, manifest)
         before = Counter(ledger.rows[case.name].status for case in cases.cases if case.name in ledger.rows)
         interrupted = False
@@ -224,6 +225,23 @@ def _pending(folder: RunFolder, ledger: Ledger, cases: CaseTable, *, retry: bool
     if cases.n_left_out:
         remarks.append(f"{cases.n_left_out} rows with use = no are left out")
     return [case for case in cases.cases if case.name not in ledger.rows], remarks
+
+
+def _outdated(folder: RunFolder, ledger: Ledger, cases: CaseTable, inputs: tuple[Path, Path]) -> list[str]:
+    """What to tell of done cases whose ROI file or label map was changed after they were measured."""
+    found = []
+    for case in cases.cases:
+        name, row = case.rois or case.mask, ledger.rows.get(case.name)
+        if name is not None and row is not None and row.status is CaseStatus.DONE:
+            with suppress(OSError):
+                if Path(located(name, *inputs)).stat().st_mtime_ns > folder.result(case.name).stat().st_mtime_ns:
+                    found.append(case.name)
+    if not found:
+        return []
+    return [
+        f"{len(found)} done cases were measured before their ROI file or label map was changed: {found[:5]}; "
+        "take their rows out of ledger.csv to have them done again"
+    ]
 
 
 def _jobs(
