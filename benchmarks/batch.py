@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chapters import table
@@ -157,23 +159,44 @@ status = Path("/proc/self/status").read_text().splitlines()
 print(next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:")))
 """
 
-Run = tuple[float, list[str]]
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Seconds by the clock, and of processor with all workers, of one process, and its lines of standard output."""
+
+    seconds: float
+    busy: float
+    lines: list[str]
+
+    def rate(self, count: int) -> Rate:
+        """Of so many studies. The first line holds the bytes of the largest worker."""
+        return Rate(60 * count / self.seconds, 60 * count / self.busy, float(self.lines[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Studies in a minute of the clock and in a minute of processor, and bytes of the largest worker."""
+
+    clock: float
+    busy: float
+    largest: float
 
 
 def run(folder: Path, code: str, *words: object) -> Run:
-    """(seconds, lines of standard output) of one process. Raises RuntimeError when it fails.
+    """Runs one process. Raises RuntimeError when it fails.
 
     The code lies in a file, so that the workers of a process pool find it.
     """
     program = folder / "program.py"
     program.write_text(code)
-    start = time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, str(program), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - start
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    return seconds, done.stdout.splitlines()
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(seconds, busy, done.stdout.splitlines())
 
 
 def write_table(path: Path, count: int, rois: str = "study/rois.json", study: str = "s{n:05d}/ct") -> Path:
@@ -183,12 +206,8 @@ def write_table(path: Path, count: int, rois: str = "study/rois.json", study: st
     return path
 
 
-def a_minute(count: int, seconds: float) -> float:
-    return 60 * count / seconds
-
-
 class Speed:
-    """Studies a minute and memory of both contestants."""
+    """Rates of all contestants."""
 
     def __init__(self, folder: Path, cases: int) -> None:
         self.folder, self.cases = folder, cases
@@ -197,10 +216,8 @@ class Speed:
             link_study(Study(folder / "study", SLICES, RAW), folder / f"s{number:05d}", SLICES)
         self._number = 0
 
-    def batch(
-        self, workers: int, cases: int | None = None, scheduler: str = "", *, warm: bool = False
-    ) -> tuple[float, float]:
-        """(studies a minute, bytes of the largest worker). warm: with the index cache of the run before."""
+    def batch(self, workers: int, cases: int | None = None, scheduler: str = "", *, warm: bool = False) -> Rate:
+        """warm: with the index cache of the run before."""
         self._number += 1
         count = cases or self.cases
         cases_path = write_table(self.folder / f"{count}.csv", count)
@@ -208,19 +225,17 @@ class Speed:
         if warm:
             out.mkdir()
             shutil.copy(self.folder / f"out{self._number - 1}" / "index.sqlite", out)
-        words = (self.folder, cases_path, out, workers, scheduler)
-        seconds, lines = run(self.folder, BATCH, *words)
-        return a_minute(count, seconds), float(lines[0])
+        return run(self.folder, BATCH, self.folder, cases_path, out, workers, scheduler).rate(count)
 
-    def peer(self, code: str, workers: int, cases: int) -> tuple[float, float]:
-        seconds, lines = run(self.folder, code, self.folder / "study", cases, workers)
-        if len(lines) > 1:
-            self._check(json.loads(lines[1]))
-        return a_minute(cases, seconds), float(lines[0])
+    def peer(self, code: str, workers: int, cases: int) -> Rate:
+        done = run(self.folder, code, self.folder / "study", cases, workers)
+        if len(done.lines) > 1:
+            self._check(json.loads(done.lines[1]))
+        return done.rate(cases)
 
-    def later(self, code: str, workers: int, cases: int) -> float:
-        """Studies a minute of a contestant once all its processes run."""
-        return _later(cases, *(self.peer(code, workers, count)[0] for count in (cases, 3 * cases)))
+    def later(self, code: str, workers: int, cases: int) -> Rate:
+        """A contestant's rate once all its processes run."""
+        return _later(cases, *(self.peer(code, workers, count) for count in (cases, 3 * cases)))
 
     def _check(self, theirs: dict[str, float]) -> None:
         """Both must come to the same means."""
@@ -234,14 +249,17 @@ def speed_rows(folder: Path, cases: int) -> list[Sequence[object]]:
     """Medians of rounds, in each of which all contestants run in turn."""
     speed = Speed(folder, cases)
     speed.batch(1, 3)  # fills the page cache
-    rounds = [_round(speed) for _ in range(ROUNDS)]
+    return rows_of([one_round(speed) for _ in range(ROUNDS)])
+
+
+def rows_of(rounds: list[dict[int, dict[str, Rate]]]) -> list[Sequence[object]]:
     rows: list[Sequence[object]] = []
     for workers in (1, 2):
         of = [one[workers] for one in rounds]
         what = f"{workers} worker{'s' * (workers > 1)}"
-        largest, theirs = (max(one[name] for one in of) for name in ("memory", "their memory"))
+        largest, theirs = (max(one[name].largest for one in of) for name in ("ours", "peer"))
         rows += [
-            (f"{what}: studies a minute", "", f"{_median(of, 'ours'):.0f}"),
+            (f"{what}: studies a minute", "", f"{statistics.median(one['ours'].clock for one in of):.0f}"),
             (f"{what}: times the studies a minute of SimpleITK and a NumPy mean", "≥ 3", _against(of, "ours", "peer")),
             (f"{what}: the same with the index cache warm", "≥ 8", _against(of, "warm", "peer")),
             (f"{what}: times as long as reading alone with our reader", "", _against(of, "reading", "ours")),
@@ -255,47 +273,43 @@ def speed_rows(folder: Path, cases: int) -> list[Sequence[object]]:
         ("control: reading alone by two processes against one, without start-up", "", "reading later"),
         ("control: a loop of Python by two processes against one", "", "loop"),
     ):
-        rows.append((said, goal, f"{statistics.median(one[2][name] / one[1][name] for one in rounds):.2f}"))
+        rows.append((said, goal, f"{statistics.median(one[2][name].clock / one[1][name].clock for one in rounds):.2f}"))
     return rows
 
 
-def _round(speed: Speed) -> dict[int, dict[str, float]]:
-    """Workers -> studies a minute of each contestant, and memory."""
-    found: dict[int, dict[str, float]] = {}
+def one_round(speed: Speed) -> dict[int, dict[str, Rate]]:
+    """Workers -> the rate of each contestant."""
+    found: dict[int, dict[str, Rate]] = {}
     cases = speed.cases
     for workers in (1, 2):
-        ours, memory = speed.batch(workers)
-        warm, _ = speed.batch(workers, warm=True)
-        theirs, their_memory = speed.peer(PEER, workers, speed.peer_cases)
-        reading, _ = speed.peer(ONLY_READING, workers, cases)
+        ours = speed.batch(workers)
         found[workers] = {
             "ours": ours,
-            "warm": warm,
-            "peer": theirs,
-            "reading": reading,
-            "loop": speed.peer(ONLY_COUNTING, workers, cases)[0],
-            "ours later": _later(cases, ours, speed.batch(workers, 3 * cases)[0]),
+            "warm": speed.batch(workers, warm=True),
+            "peer": speed.peer(PEER, workers, speed.peer_cases),
+            "reading": speed.peer(ONLY_READING, workers, cases),
+            "loop": speed.peer(ONLY_COUNTING, workers, cases),
+            "ours later": _later(cases, ours, speed.batch(workers, 3 * cases)),
             "reading later": speed.later(ONLY_READING, workers, cases),
             "pydicom later": speed.later(READING_WITH_PYDICOM, workers, speed.peer_cases),
-            "memory": memory,
-            "their memory": their_memory,
         }
     return found
 
 
-def _later(cases: int, few: float, many: float) -> float:
-    """Studies a minute once all run: what three times the cases take longer, from the rates of both."""
-    return 2 * cases / (3 * cases / many - cases / few)
+def _later(cases: int, few: Rate, many: Rate) -> Rate:
+    """The rate once all run: from what three times the cases take longer."""
+    clock, busy = (
+        2 * cases / (3 * cases / of_many - cases / of_few)
+        for of_few, of_many in ((few.clock, many.clock), (few.busy, many.busy))
+    )
+    return Rate(clock, busy, many.largest)
 
 
-def _median(rounds: list[dict[str, float]], name: str) -> float:
-    return statistics.median(one[name] for one in rounds)
-
-
-def _against(rounds: list[dict[str, float]], one: str, other: str) -> str:
-    """Median of the ratios of single rounds, and their range."""
-    ratios = [found[one] / found[other] for found in rounds]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def _against(rounds: list[dict[str, Rate]], one: str, other: str) -> str:
+    """Median of the ratios of single rounds and their range, by the clock, and the median by processor time."""
+    ratios = [found[one].clock / found[other].clock for found in rounds]
+    busy = statistics.median(found[one].busy / found[other].busy for found in rounds)
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), by processor time {busy:.2f}"
 
 
 def click_rows(folder: Path, cases: int) -> list[Sequence[object]]:
@@ -304,13 +318,14 @@ def click_rows(folder: Path, cases: int) -> list[Sequence[object]]:
     table_path = write_table(folder / "clicks.csv", cases, "study/clicks.json", "study/ct")
     rows: list[Sequence[object]] = []
     for workers in (1, 2):
-        seconds, lines = run(folder, BATCH, folder, table_path, folder / f"out{workers}", workers, "")
-        peer_seconds, _ = run(folder, PEER, folder / "study", max(6, cases // 5), workers)
-        ours, theirs = a_minute(cases, seconds), a_minute(max(6, cases // 5), peer_seconds)
+        ours = run(folder, BATCH, folder, table_path, folder / f"out{workers}", workers, "").rate(cases)
+        few = max(6, cases // 5)
+        theirs = run(folder, PEER, folder / "study", few, workers).rate(few)
+        ratio = _against([{"ours": ours, "theirs": theirs}], "ours", "theirs")
         what = f"{workers} worker{'s' * (workers > 1)}, one click a vertebra, {slices} slices"
         rows += [
-            (f"{what}: times the studies a minute of the peer", "≥ 1.5", f"{ours / theirs:.1f} ({ours:.0f} a minute)"),
-            (f"{what}: largest worker, MB", "< 1000", f"{float(lines[0]) / 1e6:.0f}"),
+            (f"{what}: times the studies a minute of the peer", "≥ 1.5", f"{ratio}, {ours.clock:.0f} a minute"),
+            (f"{what}: largest worker, MB", "< 1000", f"{ours.largest / 1e6:.0f}"),
         ]
     return rows
 
@@ -326,8 +341,8 @@ def memory_rows(folder: Path) -> list[Sequence[object]]:
         sizes = []
         for count in counts:
             cases = write_table(folder / f"{what}{count}.csv", count, f"study/{file}", "study/ct")
-            _, lines = run(folder, BATCH, folder, cases, folder / f"{what}{count}", 2, "")
-            sizes.append(f"{float(lines[0]) / 1e6:.0f}")
+            done = run(folder, BATCH, folder, cases, folder / f"{what}{count}", 2, "")
+            sizes.append(f"{done.rate(count).largest / 1e6:.0f}")
         said = f"largest of two workers after {counts[0]} and after {counts[1]} studies of the sample, {what}, MB"
         rows.append((said, "flat", ", ".join(sizes)))
     return rows
@@ -394,10 +409,12 @@ def curve_rows(folder: Path, most: int) -> list[Sequence[object]]:
     for count in (n for n in CURVE if n <= most):
         cases = write_table(folder / f"curve{count}.csv", count)
         words = (folder, cases, folder / f"curve{count}", result)
-        _, (first, busy, memory) = run(folder, SIMULATED, *words)
-        again, (_, busy_again, _) = run(folder, SIMULATED, *words)
+        first, busy, memory = run(folder, SIMULATED, *words).lines
+        again = run(folder, SIMULATED, *words)
         per_case = [f"{1000 * float(seconds) / count:.2f}" for seconds in (first, busy)]
-        rows.append((count, *per_case, f"{again:.2f}", f"{float(busy_again):.2f}", f"{float(memory) / 1e6:.0f}"))
+        rows.append(
+            (count, *per_case, f"{again.seconds:.2f}", f"{float(again.lines[1]):.2f}", f"{float(memory) / 1e6:.0f}")
+        )
     return rows
 
 
