@@ -70,14 +70,14 @@ def test_a_part_is_kept_and_more_is_read_with_it() -> None:
 
 
 def test_a_roi_reads_some_room_around_it_at_once() -> None:
-    """Planted: the room added at the low ends alone."""
+    """Planted: the room added at the low ends alone; room around what is no ROI."""
     hu = np.random.default_rng(3).integers(-500, 900, (2, 200, 150)).astype(np.int16)
     source = Counting(hu)
     reader = SliceReader(CTVolume(geometry((2, 200, 150)), source))
-    for rows, columns in (
-        (slice(50, 60), slice(10, 20)),
-        (slice(40, 90, 3), slice(0, 50, 2)),
-        (slice(70, 70), slice(5, 9)),
-    ):
-        assert np.array_equal(reader.window(1, rows, columns), hu[1, rows, columns])
+    rows, columns = (one.ravel() for one in np.meshgrid(np.arange(50, 60), np.arange(10, 20), indexing="ij"))
+    assert np.array_equal(reader.values(1, rows, columns), hu[1, rows, columns])
+    for beside in ((slice(40, 90, 3), slice(0, 50, 2)), (slice(70, 70), slice(5, 9))):
+        assert np.array_equal(reader.window(1, *beside), hu[1][beside])
     assert source.parts == [(18, 92, 0, 52)]
+    assert np.array_equal(reader.window(0, slice(50, 60), slice(10, 20)), hu[0, 50:60, 10:20])
+    assert source.parts[1:] == [(50, 60, 10, 20)]
