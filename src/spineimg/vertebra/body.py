@@ -241,7 +241,7 @@ def fits_between(
     yield body((top, bottom))
     core = core_hu(crop, frame, starts[2].height_mm, starts[0].height_mm)
     first, second = (
-        search_endplate(volume, frame, pair, found, core, settings.endplates, settings.trust.tilt_sd_deg)
+        search_endplate(volume, frame, pair, found, core, settings.endplates)
         for pair, found in zip(faces, (top, bottom), strict=True)
     )
     if first is not top or second is not bottom:

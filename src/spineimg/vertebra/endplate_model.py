@@ -244,16 +244,19 @@ class Faces:
         return found
 
     def rates(self, slopes: FloatArray, tissues: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(n,) how HU change with the depth behind this surface and behind the facing one."""
-        bone, shell, disc = tissues[:9].reshape(3, 3) @ slopes
-        bone = bone + np.minimum(self.depth, 0) * tissues[11]
+        """(starts, n) how HU change with the depth behind this surface and behind the facing one."""
+        bone, shell, disc = (tissues[:, :9].reshape(-1, 3, 3) @ slopes).swapaxes(0, 1)
+        facing_shell, facing_bone, deeper = tissues[:, 9:].T[..., None]
+        bone = bone + np.minimum(self.depth, 0) * deeper
         own = self.inner.rate * (shell - bone) + self.outer.rate * (disc - shell)
-        facing = self.near.rate * (tissues[9] - disc) + self.far.rate * (tissues[10] - tissues[9])
+        facing = self.near.rate * (facing_shell - disc) + self.far.rate * (facing_bone - facing_shell)
         return own, facing
 
 
 def faces_of(problem: Problem, numbers: FloatArray) -> Faces:
-    return seen(problem, problem.height - numbers[:5] @ problem.shape, problem.height - numbers[5:] @ problem.shape)
+    """numbers: (10,) or (starts, 10)."""
+    depth, beyond = (problem.height - some @ problem.shape for some in (numbers[..., :5], numbers[..., 5:]))
+    return seen(problem, depth, beyond)
 
 
 def seen(problem: Problem, depth: FloatArray, beyond: FloatArray) -> Faces:

@@ -15,10 +15,9 @@ from spineimg.volume import CTVolume
 
 FAR_MM = 1.8
 _NEXT_MM = 6.5
-_OTHER_TILTS = (0.25, -0.25)
 _CLEARLY = 0.02
-"""A fit this far from where the chain saw the face may have ended in a wrong valley: a start of 14 degrees more or less
-replaces it when it explains clearly more. Engineering choice."""
+"""A fit this far from where the chain saw the face may have ended on another endplate: one from elsewhere replaces it
+when it explains clearly more. Engineering choice."""
 _BONE_HU, _BONE_COST = 60.0, 0.3
 """From so much (to twice as much) difference of bone at an endplate from the middle of the body on, a fit is worth less
 than any other. Engineering choice."""
@@ -55,32 +54,20 @@ def search_endplate(
     found: EndplateFit,
     core: float,
     settings: EndplateSettings,
-    tilt_sd_deg: float,
 ) -> EndplateFit:
     """The endplate at the first of two faces of a disc, where its fit from there, `found`, is no good.
 
-    core: HU of the middle of the body. tilt_sd_deg: largest standard error of a certain tilt. Where the fit ended up
-    far from its start, with tissues that are none or an uncertain tilt, others are tried; else it is `found` itself.
-    Raises PixelError.
+    core: HU of the middle of the body. Where the fit ended up far from its start or with tissues that are none, the
+    facing surface of the model may have taken this endplate, and left its own to plain bone: a fit from there is tried.
+    Else it is `found` itself. Raises PixelError.
     """
     start, other = faces
-    certain = not found.oddities and found.tilt_sd_deg < tilt_sd_deg
-    if abs(found.height_mm - start.height_mm) < FAR_MM and certain:
+    good = abs(found.height_mm - start.height_mm) < FAR_MM and not found.oddities
+    if good or abs(found.facing.height_mm - start.height_mm) > _NEXT_MM:
         return found
-    pairs = []
-    if abs(found.facing.height_mm - start.height_mm) < _NEXT_MM:
-        # The facing surface of the model may have taken this endplate, and left its own to plain bone.
-        further = found.facing.height_mm + other.height_mm - start.height_mm
-        pairs.append((found.facing, replace(found.facing, height_mm=further)))
-    # The lumbosacral disc is wedged, and thick slices show tilts poorly.
-    for turn in _OTHER_TILTS:
-        first, second = (replace(one, rise_posterior=one.rise_posterior + turn) for one in (start, other))
-        pairs.append((first, second))
-    for first, second in pairs:
-        fit = fit_endplate(volume, frame, first, second, settings)
-        if fit is not None and _worth(fit, core) > _worth(found, core) + _CLEARLY:
-            found = fit
-    return found
+    further = found.facing.height_mm + other.height_mm - start.height_mm
+    fit = fit_endplate(volume, frame, found.facing, replace(found.facing, height_mm=further), settings)
+    return fit if fit is not None and _worth(fit, core) > _worth(found, core) + _CLEARLY else found
 
 
 def _worth(fit: EndplateFit, core: float) -> float:

@@ -63,18 +63,9 @@ class EndplateFit:
     def oddities(self) -> int:
         """How many of its numbers no endplate has: signs of a surface in the wrong place, or of a bridged disc."""
         apart = abs(self.facing.height_mm - self.height_mm)
-        turn = float(np.hypot(self.facing.rise_left - self.rise_left, self.facing.rise_posterior - self.rise_posterior))
-        low, high = _DISC_HU
-        edge = max(self.ridge_hu, self.bone_hu - self.disc_hu)
-        signs = (
-            edge < (_PLAIN_EDGE_HU if self.plain else _EDGE_HU),
-            self.facing_shell_hu < _FACING_HU,
-            not low < self.disc_hu < high,
-            apart < _APART_MM,
-            turn > _DISC_WEDGE,
-            self.concavity_mm < _CONVEX_MM,
-        )
-        return sum(signs)
+        turn = np.hypot(self.facing.rise_left - self.rise_left, self.facing.rise_posterior - self.rise_posterior)
+        tissues = (self.bone_hu, self.shell_hu, self.disc_hu, self.facing_shell_hu)
+        return int(_oddities(tissues, apart, turn, self.concavity_mm, self.plain))
 
     @property
     def worth(self) -> float:
@@ -89,7 +80,18 @@ class EndplateFit:
 _INSIDE_MM, _OUTSIDE_MM, _BEYOND_MM = 7.0, 4.5, 2.5
 """How far in and out of the face, and into the next body, voxels are looked at, beyond half a slice."""
 _START_BEND_MM = 1.2
-_STEPS = 8
+_STEPS, _ROUGH_STEPS = 8, 4
+_STARTS = (
+    (2, 0, 2.5),
+    (-2, 0, 2.5),
+    (4, 0, None),
+    (-2, -0.12, None),
+    (0, 0.25, None),
+    (2, 0.25, 2.5),
+    (2, -0.25, 2.5),
+)
+"""Beside the best of a scan the steps set out from here too: mm towards the disc, rise to the back, and mm to the next
+body's endplate (None: where the chain has it)."""
 _USUAL_SPREAD_HU = 30.0
 _TISSUE_HU = np.array([130.0, 0, 0, 800, 0, 0, 80, 0, 0, 800, 130, 0])
 _TISSUE_SD_HU = np.array([120.0, 40, 40, 400, 200, 200, 50, 25, 25, 400, 120, 12])
@@ -107,6 +109,8 @@ _FAINT_SHELL_HU = 120.0
 """With less above bone the shell may be none, and a surface without one is tried. Engineering choice."""
 _ODD_COST, _TILT_COST = 0.08, 0.005
 """Engineering choice: of two fits that explain about as much the one with possible tissues and a certain tilt."""
+_DEEPER = 6.0
+"""A fit from elsewhere replaces the first by so many standard errors squared: odds of 20 to 1."""
 _CLEAR_TILT_DEG, _OTHER_TILT_DEG, _OTHER_SHIFTS_MM = 0.7, 5.0, np.arange(-1.5, 1.6, 0.5)
 _OPEN_TILT_DEG, _VALLEYS = 3.0, 2
 """With a larger standard error of tilt the best of the tilts that tell it is a start of its own, so many times.
@@ -211,8 +215,22 @@ def _local_grid(geometry: Geometry, frame: LocalFrame, box: Sequence[slice], str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class _Valleys:
+    """Where the steps from each start came to rest. numbers: (starts, 10) of the surfaces; tissues: (starts, 12) HU;
+    spread: (starts,); normal: (starts, 10, 10) their normal equations."""
+
+    numbers: FloatArray
+    tissues: FloatArray
+    spread: FloatArray
+    normal: FloatArray
+
+    def only(self, i: int) -> _Valley:
+        return _Valley(self.numbers[i], self.tissues[i], float(self.spread[i]), self.normal[i])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class _Valley:
-    """Where the steps came to rest. numbers, normal: of the surfaces, and their normal equations."""
+    """One of them. numbers, normal: of the surfaces, and their normal equations."""
 
     numbers: FloatArray
     tissues: FloatArray
@@ -230,60 +248,141 @@ class _Valley:
 
 
 def _solve(problem: Problem, superior: bool) -> EndplateFit | None:
+    """The fit from the best start of a scan, or one from elsewhere that is clearly better."""
     if len(problem.hu) < 150:
         return None
-    valley = _settled(problem, _scan(problem))
+    first, tilt_sd_deg = _certain(problem, _settled(problem, _scan(problem)[None], _STEPS).only(0))
+    fit = _result(problem, first, tilt_sd_deg, superior)
+    deeper = _deeper(problem, first.numbers)
+    if deeper is None:
+        return fit
+    second, tilt_sd_deg = _certain(problem, _settled(problem, deeper[None], _STEPS).only(0))
+    other = _result(problem, second, tilt_sd_deg, superior)
+    numbers = np.stack([first.numbers, second.numbers])
+    depths = _depths(problem, numbers, min(first.spread, second.spread), len(problem.hu))
+    return other if other.oddities <= fit.oddities and depths[1] < depths[0] - _DEEPER else fit
+
+
+def _certain(problem: Problem, valley: _Valley) -> tuple[_Valley, float]:
+    """A valley, or a deeper one that is found where its tilt is told, and the standard error of its tilt."""
     tilt_sd_deg, better = _tilt(problem, valley)
     for _ in range(_VALLEYS):
         if tilt_sd_deg < _OPEN_TILT_DEG or better is None:
             break
         # Hardly worse, or even better, 5 degrees away: the steps may have come to rest beside the deeper valley.
-        other = _settled(_part(problem), better).numbers
+        other = _settled(_part(problem), better[None], _STEPS).numbers[0]
         if _cost(problem, other, valley.spread) >= _cost(problem, valley.numbers, valley.spread):
             break
-        valley = _settled(problem, other)
+        valley = _settled(problem, other[None], _STEPS).only(0)
         tilt_sd_deg, better = _tilt(problem, valley)
-    return _result(problem, valley, tilt_sd_deg, superior)
+    return valley, tilt_sd_deg
 
 
-def _settled(problem: Problem, numbers: FloatArray) -> _Valley:
-    """Gauss-Newton steps from a start."""
-    weight, spread = np.ones(len(problem.hu)), _USUAL_SPREAD_HU
+def _deeper(problem: Problem, numbers: FloatArray) -> FloatArray | None:
+    """(10,) where a valley lies that is deeper than the one at `numbers`, by a part of the voxels; None without one.
+
+    Where a disc is low or slices are thick there are several: the surface may come to rest on the next body's endplate,
+    or lean across slices.
+    """
+    part = _part(problem)
+    starts = np.tile(problem.centre, (len(_STARTS), 1))
+    starts[:, 3:5] = _START_BEND_MM
+    for start, (shift, turn, gap) in zip(starts, _STARTS, strict=True):
+        start[0] += shift
+        start[[2, 7]] += turn
+        start[5] = max(start[0] + 1, start[5]) if gap is None else start[0] + gap
+    valleys = _settled(part, starts, _ROUGH_STEPS)
+    every = np.concatenate([numbers[None], valleys.numbers])
+    best = int(_depths(part, every, float(valleys.spread.min()), len(problem.hu)).argmin())
+    return np.asarray(every[best]) if best else None
+
+
+def _depths(part: Problem, numbers: FloatArray, spread: float, count: int) -> FloatArray:
+    """(starts,) what surfaces and tissues leave of `count` voxels such as these, and how far both are from usual ones,
+    in standard errors squared.
+
+    Infinite where more of its numbers than of the first are such as no endplate has: in real bone a surface that means
+    nothing may explain more.
+    """
+    columns = faces_of(part, numbers).columns(part.slopes)
+    _, tissues = _projected(columns, part.hu, np.ones((len(columns), len(part.hu))), np.full(len(columns), spread))
+    left = np.minimum(np.abs(part.hu - (tissues[:, None] @ columns)[:, 0]), 3 * spread)
+    bone, shell, disc, facing, facing_bone = tissues[:, [0, 3, 6, 9, 10]].T
+    seen_hu = (bone, shell, disc, facing) if part.shell_mm else (bone, bone, disc, facing_bone)
+    own, other = numbers[:, :3].T, numbers[:, 5:8].T
+    apart, turn = np.abs(other[0] - own[0]), np.hypot(*(other[1:] - own[1:]))
+    odd = _oddities(seen_hu, apart, turn, numbers[:, 3:5].mean(axis=1), not part.shell_mm)
+    held = np.square((numbers - part.centre) / part.sd).sum(axis=1)
+    usual = np.square((tissues - _TISSUE_HU) / _TISSUE_SD_HU).sum(axis=1)
+    depths = np.square(left).mean(axis=1) * count / (spread**2 * _CORRELATION) + held + usual
+    return np.where(odd > odd[0], np.inf, depths)
+
+
+def _oddities(
+    tissues: Sequence[float | FloatArray],
+    apart_mm: float | FloatArray,
+    turn: float | FloatArray,
+    concavity_mm: float | FloatArray,
+    plain: bool,
+) -> npt.NDArray[np.intp]:
+    """How many numbers no endplate has. tissues: HU of bone, shell, disc and facing shell; apart_mm, turn: of both
+    surfaces."""
+    bone, shell, disc, facing = (np.asarray(hu) for hu in tissues)
+    edge = np.maximum(shell - np.maximum(bone, disc), bone - disc)
+    signs = (
+        edge < (_PLAIN_EDGE_HU if plain else _EDGE_HU),
+        facing < _FACING_HU,
+        (disc <= _DISC_HU[0]) | (disc >= _DISC_HU[1]),
+        np.asarray(apart_mm) < _APART_MM,
+        np.asarray(turn) > _DISC_WEDGE,
+        np.asarray(concavity_mm) < _CONVEX_MM,
+    )
+    return np.asarray(np.sum(signs, axis=0))
+
+
+def _settled(problem: Problem, numbers: FloatArray, steps: int) -> _Valleys:
+    """Gauss-Newton steps from (starts, 10) numbers."""
+    many = len(numbers)
+    weight, spread = np.ones((many, len(problem.hu))), np.full(many, _USUAL_SPREAD_HU)
     slopes = problem.slopes
-    for step in range(_STEPS):
+    for step in range(steps):
         faces = faces_of(problem, numbers)
         columns = faces.columns(slopes)
         gram, tissues = _projected(columns, problem.hu, weight, spread)
-        left = problem.hu - tissues @ columns
-        spread = 1.4826 * float(np.median(np.abs(left))) + 1.0
+        left = problem.hu - (tissues[:, None] @ columns)[:, 0]
+        spread = 1.4826 * np.median(np.abs(left), axis=1) + 1.0
         if step > 1:
-            weight = np.square(np.maximum(0, 1 - np.square(left / (_BIWEIGHT * spread))))
+            weight = np.square(np.maximum(0, 1 - np.square(left / (_BIWEIGHT * spread[:, None]))))
             gram, tissues = _projected(columns, problem.hu, weight, spread)
-            left = problem.hu - tissues @ columns
-        change = -np.concatenate([rate * problem.shape for rate in faces.rates(slopes, tissues)])
-        weighed = change * weight
+            left = problem.hu - (tissues[:, None] @ columns)[:, 0]
+        change = np.concatenate([-rate[:, None] * problem.shape for rate in faces.rates(slopes, tissues)], axis=1)
+        weighed = change * weight[:, None]
         # What tissues explain of a change is no change: the rest of it makes up the normal equations.
-        shared = columns @ weighed.T
-        own = change @ weighed.T - shared.T @ np.linalg.solve(gram, shared)
+        shared = columns @ weighed.swapaxes(1, 2)
+        own = change @ weighed.swapaxes(1, 2) - shared.swapaxes(1, 2) @ np.linalg.solve(gram, shared)
         # Prior rows: each number is held to its centre as if by a measurement of its SD.
-        held = spread * np.sqrt(_CORRELATION) / problem.sd
-        normal = own + np.diag(held**2)
-        move = np.linalg.solve(normal, weighed @ left + held**2 * (problem.centre - numbers))
-        numbers = numbers + move * min(1.0, 1.5 / max(1e-9, float(np.abs(move[[0, 5]]).max())))
-        if np.abs(move[0]) < 0.005 and np.abs(move[1:3]).max() < 0.0005:
+        held = np.square(spread[:, None] * np.sqrt(_CORRELATION) / problem.sd)
+        normal = own + held[:, :, None] * np.eye(held.shape[1])
+        wanted = (weighed @ left[..., None])[..., 0] + held * (problem.centre - numbers)
+        move = np.linalg.solve(normal, wanted[..., None])[..., 0]
+        far = np.abs(move[:, [0, 5]]).max(axis=1)
+        numbers = numbers + move * np.minimum(1.0, 1.5 / np.maximum(1e-9, far))[:, None]
+        if np.abs(move[:, 0]).max() < 0.005 and np.abs(move[:, 1:3]).max() < 0.0005:
             break
-    return _Valley(numbers, tissues, spread, normal)
+    return _Valleys(numbers, tissues, spread, normal)
 
 
-def _projected(columns: FloatArray, hu: FloatArray, weight: FloatArray, spread: float) -> tuple[FloatArray, FloatArray]:
-    """The normal equations (12, 12) of the tissues, and their HU (12,).
+def _projected(
+    columns: FloatArray, hu: FloatArray, weight: FloatArray, spread: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The normal equations (starts, 12, 12) of the tissues, and their HU (starts, 12).
 
     Each is held to its usual HU, which keeps the equations well conditioned.
     """
-    held = np.square(spread * np.sqrt(_CORRELATION) / _TISSUE_SD_HU)
-    weighed = columns * weight
-    gram = weighed @ columns.T + np.diag(held)
-    return gram, np.linalg.solve(gram, weighed @ hu + held * _TISSUE_HU)
+    held = np.square(spread[:, None] * np.sqrt(_CORRELATION) / _TISSUE_SD_HU)
+    weighed = columns * weight[:, None]
+    gram = weighed @ columns.swapaxes(1, 2) + held[:, :, None] * np.eye(held.shape[1])
+    return gram, np.linalg.solve(gram, (weighed @ hu + held * _TISSUE_HU)[..., None])[..., 0]
 
 
 def _part(problem: Problem) -> Problem:
