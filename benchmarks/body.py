@@ -247,7 +247,7 @@ def _clicks_outside(phantom: Phantom, volume: CTVolume, draw: np.random.Generato
 
 # -- the chapter ------------------------------------------------------------------------------------------------------
 
-CHAPTER_SEEDS = (1401, 1402, 1403, 1404, 1405, 1406)
+CHAPTER_SEEDS = (1501, 1502, 1503, 1504, 1505, 1506)
 """Used for nothing else."""
 CHAPTER_SLICES_MM = (1.2, 3.0, 4.8)
 

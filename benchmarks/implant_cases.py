@@ -33,11 +33,15 @@ from spineimg.volume import ArraySource, CTVolume, SeriesInfo
 FloatArray = npt.NDArray[np.float64]
 Truth = dict[str, Any]
 
-_FINE_SEEDS = tuple(3300 + n for n in (42, 43, 44, 47, 50, 52, 55, 57, 59, 61, 62, 69, 71, 73, 74, 75, 77, 78))
+_FINE = (
+    "3380 3381 3383 3387 3390 3391 3398 3399 3404 3406 3407 3408 3409 3410 3414 3415 "
+    "3418 3425 3428 3432 3434 3440 3442 3443 3445 3446 3456 3459 3460 3463 3468 3469"
+)
+_FINE_SEEDS = tuple(map(int, _FINE.split()))
 _OTHER_SEEDS = (3379, 3386, 3389, 3393, 3395)
 SEEDS = _FINE_SEEDS + _OTHER_SEEDS
-"""Those of the report: all from 3342 to 3378 at good resolution, and some after them with thicker slices, larger
-voxels, a sharp kernel and artefact reduction, chosen by the scanner alone. Seeds below 3342 are for tuning, those of
+"""Those of the report: all from 3380 to 3469 at good resolution, and some among them with thicker slices, larger
+voxels, a sharp kernel and artefact reduction, chosen by the scanner alone. Seeds below 3379 are for tuning, those of
 earlier reports among them."""
 _SAME_SCREW_MM, _SAME_SCREW_DEG, _SAME_GAP_MM = 4.0, 15.0, 6.0
 """So near the middle of a found shaft comes to the true shaft, a found gap to the true gap, if they are the same."""
