@@ -123,6 +123,17 @@ def test_a_wide_map_alone_is_not_enough() -> None:
     assert judge(fit(0.1, evidence=5.0), SHAFT, conditions())[1] is I
 
 
+def test_an_interval_that_holds_the_limit_needs_clear_evidence() -> None:
+    """Planted: the odds alone (`present`)."""
+    halo, verdict = judge(fit(1.3, 0.2, evidence=10.0), SHAFT, conditions())
+    assert halo.interval_mm is not None
+    assert halo.interval_mm[0] < 1.0
+    assert verdict is I
+    assert "likelier than none" in halo.reason
+    assert judge(fit(1.3, 0.2, evidence=21.0), SHAFT, conditions())[1] is P
+    assert judge(fit(2.0, 0.2, evidence=10.0), SHAFT, conditions())[1] is P
+
+
 def test_a_zone_over_a_part_that_the_map_does_not_show_is_not_absent() -> None:
     """Planted: only the evidence of the whole screw asked for."""
     assert judge(fit(0.1, part_evidence=0.9), SHAFT, conditions())[1] is A

@@ -218,6 +218,11 @@ def _verdict(
         return Loosening.INDETERMINATE, (
             f"a zone wider than {limit:g} mm is seen, but a map without one explains the image nearly as well"
         )
+    if surely and interval[0] < limit and fit.evidence < settings.clear_evidence:
+        return Loosening.INDETERMINATE, (
+            f"a zone wider than {limit:g} mm is likelier than none, but its width is between {interval[0]:.1f} and "
+            f"{interval[1]:.1f} mm"
+        )
     if surely and surface.coverage(limit + settings.uncertain_mm) < settings.coverage:
         return Loosening.INDETERMINATE, (
             f"the zone is wider than {limit:g} mm by less than the {settings.uncertain_mm:g} mm that the screw's "

@@ -32,6 +32,14 @@ class VerdictSettings:
         "tuning phantoms: at most 4.2 around fixed screws, 25 and more with 2 mm and above; 6 is 400 to 1",
         "Logarithm of the odds that the zone is wide, over simple forms, that `present` needs.",
     )
+    clear_evidence: float = setting(
+        20.0,
+        "",
+        (0.0, 1000.0),
+        "phantoms: 10 around a screw with a zone of 0.04 mm among cobalt-chrome, 50 and more where 1 mm lay in the "
+        "interval of a loose one",
+        "The same where the interval of the width holds the limit.",
+    )
     counter_evidence: float = setting(
         3.0,
         "",
