@@ -111,6 +111,8 @@ _ODD_COST, _TILT_COST = 0.08, 0.005
 """Engineering choice: of two fits that explain about as much the one with possible tissues and a certain tilt."""
 _DEEPER = 6.0
 """A fit from elsewhere replaces the first by so many standard errors squared: odds of 20 to 1."""
+_OPENER_DEG = 1.0
+"""And where its tilt is no more open than by so much: an endplate tells its tilt, the edge of a texture does not."""
 _CLEAR_TILT_DEG, _OTHER_TILT_DEG, _OTHER_SHIFTS_MM = 0.7, 5.0, np.arange(-1.5, 1.6, 0.5)
 _OPEN_TILT_DEG, _VALLEYS = 3.0, 2
 """With a larger standard error of tilt the best of the tilts that tell it is a start of its own, so many times.
@@ -260,7 +262,8 @@ def _solve(problem: Problem, superior: bool) -> EndplateFit | None:
     other = _result(problem, second, tilt_sd_deg, superior)
     numbers = np.stack([first.numbers, second.numbers])
     depths = _depths(problem, numbers, min(first.spread, second.spread), len(problem.hu))
-    return other if other.oddities <= fit.oddities and depths[1] < depths[0] - _DEEPER else fit
+    possible = other.oddities <= fit.oddities and other.tilt_sd_deg <= fit.tilt_sd_deg + _OPENER_DEG
+    return other if possible and depths[1] < depths[0] - _DEEPER else fit
 
 
 def _certain(problem: Problem, valley: _Valley) -> tuple[_Valley, float]:
