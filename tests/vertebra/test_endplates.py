@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import spineimg
 from spineimg.geometry import Geometry
+from spineimg.rois import RoiSet, VertebraRoi
 from spineimg.vertebra.endplate_model import EndplateSettings, LocalFrame, Start
 from spineimg.vertebra.endplates import fit_endplate
 from spineimg.vertebra.walls import Outline
@@ -72,3 +78,23 @@ def test_a_band_of_sclerosis_is_no_disc(away_mm: float) -> None:
     assert found is not None
     assert abs(found.height_mm) < 0.4
     assert found.bone_hu > 200
+
+
+def test_a_fit_whose_tilt_is_open_replaces_none_whose_tilt_is_certain() -> None:
+    """The sample study with every pixel four times, as an enlarged reconstruction shows it: L2's upper endplate.
+
+    Planted: the misfit alone counts (the plane lies 2.3 mm low).
+    """
+    study = Path(__file__).parents[2] / "sample_data" / "preop"
+    small = spineimg.load(study / "ct")
+    stack = np.concatenate([small.read(k)[None] for k in range(small.geometry.shape[0])])
+    affine = small.geometry.lps_from_index.copy()
+    affine[:3, 1:3] /= 2
+    hu = stack.repeat(2, axis=1).repeat(2, axis=2)
+    volume = replace(small, geometry=Geometry.from_affine(hu.shape, affine), source=ArraySource(hu))
+    (true,) = [one for one in json.loads((study / "truth.json").read_text())["levels"] if one["level"] == "L2"]
+    click = VertebraRoi("L2", np.add(true["center"], [-1.36, 2.31, -1.57]))
+    body = spineimg.assess(volume, RoiSet((click,))).vertebrae[0].hu.body
+    assert body is not None
+    off = (body.superior.point_lps_mm - true["superior_plane"]["point"]) @ true["superior_plane"]["normal"]
+    assert abs(off) < 0.5
