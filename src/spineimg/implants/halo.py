@@ -257,7 +257,7 @@ class _Fit:
         ends = [fit.settled(trial, kind, around) for trial, kind in starts(trials, evidence)]
         # The likelier kind is shown; where narrow and wide explain the voxels alike, the interval holds both.
         ends.sort(key=lambda end: (end.kind.wide != (evidence > 0), _misfit(end)))
-        return fit.summary(ends, around, (evidence, part))
+        return fit.summary(ends, around, evidence, part)
 
     def first(self) -> Solution:
         """What is shared, fitted to the front with the best single width and a rough noise."""
@@ -354,9 +354,8 @@ class _Fit:
         found = widths_from(np.stack(costs), self.grid_mm, cortex, form_mm, settings.neighbour, settings.form)
         return found, np.stack(bones)
 
-    def summary(self, ends: Sequence[_End], around: Surroundings, odds: tuple[float, float]) -> HaloFit:
-        """The first end, with what the others leave uncertain. odds: evidence and part_evidence."""
-        evidence, part_evidence = odds
+    def summary(self, ends: Sequence[_End], around: Surroundings, evidence: float, part_evidence: float) -> HaloFit:
+        """The first end, with what the others leave uncertain."""
         widths, bone, solution = ends[0].widths, ends[0].bone_hu, ends[0].solution
         width = widths.quantile(0.5)
         nearest = np.abs(self.grid_mm[:, None, None] - width).argmin(axis=0)[None]

@@ -202,59 +202,60 @@ def _verdict(
 ) -> tuple[Loosening, str]:
     """The verdict, and why it is not a plain one."""
     limit = settings.width_mm
-    needed = min(settings.extent_mm, settings.extent_part * shaft.length_mm)
-    covered = surface.coverage(limit)
-    long = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)[0] >= needed
-    wide = covered >= settings.coverage
-    surely = wide and long and fit.evidence >= settings.evidence
-    narrow = covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence <= -settings.counter_evidence
     blurred = conditions.psf.fwhm_in_plane_mm > settings.widest_blur_mm
     if blurred and interval[0] < 1.5 * limit and interval[1] > 0.5 * limit:
         return Loosening.NOT_ASSESSED, (
             f"with a blur of {conditions.psf.fwhm_in_plane_mm:.1f} mm in the slice plane a zone near 1 mm "
             "cannot be told"
         )
-    if surely and interval[0] == 0:
-        return Loosening.INDETERMINATE, (
-            f"a zone wider than {limit:g} mm is seen, but a map without one explains the image nearly as well"
-        )
-    if surely and interval[0] < limit and fit.evidence < settings.clear_evidence:
-        return Loosening.INDETERMINATE, (
+    covered = surface.coverage(limit)
+    if covered >= settings.coverage and fit.evidence >= settings.evidence:
+        doubt, plain = _doubt_of_a_zone(fit, surface, shaft, interval, settings), Loosening.PRESENT
+    elif covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence <= -settings.counter_evidence:
+        doubt, plain = _doubt_of_none(fit, surface, settings), Loosening.ABSENT
+    else:
+        doubt, plain = _unclear(fit, covered, interval, settings), Loosening.INDETERMINATE
+    return (Loosening.INDETERMINATE if doubt else plain), doubt
+
+
+def _doubt_of_a_zone(
+    fit: HaloFit, surface: _Surface, shaft: Shaft, interval: tuple[float, float], settings: VerdictSettings
+) -> str:
+    """Why a wide zone that is seen is not `present`; empty when it is."""
+    limit = settings.width_mm
+    needed = min(settings.extent_mm, settings.extent_part * shaft.length_mm)
+    if surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)[0] < needed:
+        return "a wide zone is seen, but not for certain over enough of the length of the screw"
+    if interval[0] == 0:
+        return f"a zone wider than {limit:g} mm is seen, but a map without one explains the image nearly as well"
+    if interval[0] < limit and fit.evidence < settings.clear_evidence:
+        return (
             f"a zone wider than {limit:g} mm is likelier than none, but its width is between {interval[0]:.1f} and "
             f"{interval[1]:.1f} mm"
         )
-    if surely and surface.coverage(limit + settings.uncertain_mm) < settings.coverage:
-        return Loosening.INDETERMINATE, (
+    if surface.coverage(limit + settings.uncertain_mm) < settings.coverage:
+        return (
             f"the zone is wider than {limit:g} mm by less than the {settings.uncertain_mm:g} mm that the screw's "
             "radius and the blur are uncertain by"
         )
-    if surely:
-        if not _concentric(fit, surface, limit, settings):
-            return Loosening.INDETERMINATE, (
-                "the zone is not seen above and below the screw, where streaks reach least: it may be a streak"
-            )
-        return Loosening.PRESENT, ""
-    if wide and fit.evidence >= settings.evidence:
-        return Loosening.INDETERMINATE, (
-            "a wide zone is seen, but not for certain over enough of the length of the screw"
-        )
-    if not narrow:
-        return Loosening.INDETERMINATE, _unclear(fit, covered, interval, settings)
+    if not _concentric(fit, surface, limit, settings):
+        return "the zone is not seen above and below the screw, where streaks reach least: it may be a streak"
+    return ""
+
+
+def _doubt_of_none(fit: HaloFit, surface: _Surface, settings: VerdictSettings) -> str:
+    """Why a screw around which no wide zone is seen is not `absent`; empty when it is."""
     if fit.trajectory_hu is not None and fit.trajectory_hu < settings.faint_bone_hu:
-        return Loosening.INDETERMINATE, (
-            f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
-        )
+        return f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
     if fit.part_evidence > settings.part_evidence:
-        return Loosening.INDETERMINATE, (
-            f"no wide zone is seen over most of the screw, but one wider than {limit:g} mm over a part of it would "
-            "explain the image better than none"
+        return (
+            f"no wide zone is seen over most of the screw, but one wider than {settings.width_mm:g} mm over a part of "
+            "it would explain the image better than none"
         )
     part = float(np.mean(surface.judged))
     if part < settings.little_judged:
-        return Loosening.INDETERMINATE, (
-            f"no wide zone is seen, but only {100 * part:.0f} % of the shaft's surface could be judged"
-        )
-    return Loosening.ABSENT, ""
+        return f"no wide zone is seen, but only {100 * part:.0f} % of the shaft's surface could be judged"
+    return ""
 
 
 def _unclear(fit: HaloFit, covered: float, interval: tuple[float, float], settings: VerdictSettings) -> str:

@@ -36,8 +36,8 @@ class VerdictSettings:
         20.0,
         "",
         (0.0, 1000.0),
-        "phantoms: 10 around a screw with a zone of 0.04 mm among cobalt-chrome, 50 and more where 1 mm lay in the "
-        "interval of a loose one",
+        "phantoms where 1 mm lay in the interval: 10 around a zone of 0.04 mm among cobalt-chrome; 9, 21 and 78 around "
+        "zones of 2.5-3 mm over half of the surface",
         "The same where the interval of the width holds the limit.",
     )
     counter_evidence: float = setting(
@@ -51,7 +51,7 @@ class VerdictSettings:
         1.0,
         "",
         (0.0, 100.0),
-        "tuning phantoms: 3 of 63 screws without any wide zone have more, zones of 1.5-2 mm over a quarter 2-7",
+        "tuning phantoms: 2 of 64 screws without any wide zone have more, two zones of 1.5-2 mm over a quarter 2 and 7",
         "Logarithm of the odds of a zone over a part of the screw that `absent` allows.",
     )
     extent_mm: float = setting(
