@@ -21,6 +21,7 @@ from spineimg.rois import RoiSet, VertebraRoi
 
 from napari_spineimg import session as session_module
 from napari_spineimg.display import lps_from_world, world_from_lps
+from napari_spineimg.linked_planes import _whole_picture, _whole_view
 from napari_spineimg.session import Session, own_cutoff
 from napari_spineimg.sessions import Sessions
 from napari_spineimg.study import open_study
@@ -335,3 +336,21 @@ def test_linked_planes_show_the_voxels(scan: Callable[[str], Path], kind: str) -
             assert picture[at] == hu
     study.cache.close()
     assert np.isnan(study.loaded_plane(1, 0.0)[0]).all()
+
+
+def test_linked_axial_plane_of_a_tilted_scan_is_the_viewers(scan: Callable[[str], Path]) -> None:
+    """What was resampled for the viewer is the linked plane through the same place, and of no other place. Planted:
+    the nearest plane, however far."""
+    study = open_study("x", spineimg.load(scan("tilted")))
+    for k in range(study.volume.geometry.shape[0]):
+        study.volume.read(k)
+    stack, at = study.display.data, 12
+    place = float(study.display.translate[0] + at * study.display.scale[0])
+    point = lps_from_world(np.array([place, *world_from_lps(CENTER)[1:]]))
+    view = _whole_view("axial", study, point)
+    before = _whole_picture("axial", study, view, place)
+    shown = stack.plane(0, at)
+    assert _whole_picture("axial", study, view, place) is shown
+    np.testing.assert_allclose(shown, before, atol=1e-3)
+    assert stack.kept_axial(place + 0.01) is None
+    study.cache.close()

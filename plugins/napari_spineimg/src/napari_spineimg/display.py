@@ -24,6 +24,7 @@ _WORLD_FROM_LPS = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 _DRIFT_MM = 0.05
 """Voxels that leave napari's axes by less than this over the whole volume lie along them."""
 _KEPT_PLANES = 32
+_SAME_MM = 1e-3
 
 
 def world_from_lps(point_lps_mm: npt.ArrayLike) -> FloatArray:
@@ -158,6 +159,11 @@ class ResampledStack(_Stack):
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+    def kept_axial(self, place: float) -> npt.NDArray[np.float32] | None:
+        """The axial plane at a world coordinate, where it is one of the stack's and was resampled lately."""
+        at = (place - self.translate[0]) / self.scale[0]
+        return self._kept.get((0, round(at))) if abs(at - round(at)) * self.scale[0] < _SAME_MM else None
 
     def _sampled(self, axis: int, at: int) -> npt.NDArray[np.float32]:
         count = np.array(self.shape)

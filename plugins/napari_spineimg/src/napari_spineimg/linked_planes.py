@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QDockWidget, QHBoxLayout, QLabel, QSplitter, QVBoxLayout, QWidget
 from spineimg.export.panels import View, coronal, facing, sagittal, sample
@@ -127,17 +128,13 @@ class LinkedPlanes(Docked):
         if study is None or point is None or not self.in_sight:
             return
         roi_view = self._roi_view() if name == _AXIAL else None
-        flat = roi_view is None and study.display.exact
-        axis = _WORLD_AXIS[name]
-        view = roi_view or _whole_view(name, study, point)
-        key = tuple(np.round(np.concatenate([view.center_lps_mm, view.right_lps, view.down_lps]), 3))
+        place = float(world_from_lps(point)[_WORLD_AXIS[name]])
+        key = (place,) if roi_view is None else (*roi_view.center_lps_mm, *roi_view.right_lps, *roi_view.down_lps)
+        key = tuple(round(float(part), 3) for part in key)
         if self._shown.get(name) != key:
             self._shown[name] = key
-            if flat:
-                picture, _ = study.loaded_plane(axis, float(world_from_lps(point)[axis]))
-            else:
-                step = min(study.volume.geometry.spacing_mm[1:])
-                picture = sample(study.loaded_volume(), [view], [step], 0.0)[0]
+            view = roi_view or _whole_view(name, study, point)
+            picture = _resampled(study, view) if roi_view is not None else _whole_picture(name, study, view, place)
             plane.title = name if roi_view is None else f"{self.room.current} {self._third_position()} plane"
             plane.show_picture(view, picture)
         plane.show_point(point)
@@ -223,6 +220,18 @@ def _whole_view(name: str, study: Study, point: FloatArray) -> View:
     if name == "coronal":
         return coronal(center, (float(size[2]), float(size[0])))
     return facing(np.array([0.0, 0.0, 1.0]), center, (float(size[2]), float(size[1])))
+
+
+def _whole_picture(name: str, study: Study, view: View, place: float) -> npt.NDArray[np.float32]:
+    """(rows, columns) HU of a whole view at a world coordinate. What the viewer has resampled serves here too."""
+    if study.display.exact:
+        return study.loaded_plane(_WORLD_AXIS[name], place)[0]
+    shown = study.display.data.kept_axial(place) if name == _AXIAL else None
+    return shown if shown is not None else _resampled(study, view)
+
+
+def _resampled(study: Study, view: View) -> npt.NDArray[np.float32]:
+    return sample(study.loaded_volume(), [view], [min(study.volume.geometry.spacing_mm[1:])], 0.0)[0]
 
 
 def _extent(study: Study) -> tuple[FloatArray, FloatArray]:
