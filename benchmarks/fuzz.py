@@ -241,8 +241,10 @@ def _unfounded_in_grid(one: Any, study: Path) -> str:
         return "" if inside else f"{one.mean_hu} lies outside the pixels"
     index = np.moveaxis(np.indices(hu.shape), 0, -1)
     points = index @ lps_from_stored[:3, :3].T + lps_from_stored[:3, 3]
-    away = np.abs((points - np.array(one.center_lps_mm)) @ np.cross(one.u_lps, one.v_lps))
-    return _compare(hu[_covered(points, one) & (away <= away.min() + 1e-3)], one)
+    away = (points - np.array(one.center_lps_mm)) @ np.cross(one.u_lps, one.v_lps)
+    nearest = _covered(points, one) & (np.abs(away) <= np.abs(away).min() + 1e-3)
+    # Half way between two slices either of them is the nearest.
+    return min((_compare(hu[nearest & (sign * away >= -1e-3)], one) for sign in (1, -1)), key=len)
 
 
 def _read_grid(study: Path) -> tuple[Any, Any]:
