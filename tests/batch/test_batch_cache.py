@@ -177,5 +177,5 @@ def test_a_run_fills_the_cache_and_the_next_one_uses_it(
     cache = HeaderCache(out / "index.sqlite")
     assert {entry[0] for entry in cache.of([str(study)])} == set(files(study))
     monkeypatch.setattr(module, "read_header", lambda path: pytest.fail(f"{path} was read again"))
-    assert find_series(study, [uid], cache.read) == {uid: sorted(files(study))}
+    assert find_series(study, [uid], cache.read) == ({uid: sorted(files(study))}, [])
     cache.close()

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from spineimg.batch import outputs
 from spineimg.batch.cases import read_cases
@@ -401,3 +402,33 @@ def test_the_answer_of_another_version_stops_the_run(
     with pytest.raises(SpineImgError, match=r"a worker has spineimg 0\.0\.1"):
         s.run(root, s.whole_table(root, 1), tmp_path / "out")
     assert s.ledger(tmp_path / "out") == {}
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    """A header that the disk did not give: a case that lost its numbers by it is refused, so that --retry does it
+    again; one that did not says so. A damaged file is told as well. Planted: nothing skipped; seen red."""
+    root = s.tree(tmp_path / "root", 3)
+    last = [max((one for one in (root / f"s{n:02d}").rglob("*") if one.is_file()), key=_height) for n in range(3)]
+    saved = last[0].read_bytes()
+    for path in (last[0], last[1]):
+        path.unlink()
+        path.symlink_to(path)  # too many levels of links: what a failing disk looks like, also to the superuser
+    last[2].write_bytes(last[2].read_bytes()[:400])
+    text = (root / "rois.json").read_text(encoding="utf-8")
+    (root / "high.json").write_text(text.replace("6.0]", "8.0]"), encoding="utf-8")
+    rows = [{"case": f"c{n}", "path": f"s{n:02d}", "rois": "high.json" if n == 0 else "rois.json"} for n in range(3)]
+    cases = s.table(tmp_path / "cases.csv", rows)
+    s.run(root, cases, tmp_path / "out")
+    ledger = s.ledger(tmp_path / "out")
+    assert {name: row["status"] for name, row in ledger.items()} == {"c0": "refused", "c1": "done", "c2": "done"}
+    assert ledger["c0"]["reason"].startswith(f"L4: not measured, and {last[0]} is unreadable: Too many levels")
+    assert ledger["c1"]["reason"].startswith(f"of its files 1 cannot be used ({last[1]}: unreadable: Too many levels")
+    assert ledger["c2"]["reason"].startswith(f"of its files 1 cannot be used ({last[2]}: ")
+    last[0].unlink()
+    last[0].write_bytes(saved)
+    s.run(root, cases, tmp_path / "out", retry=True)
+    assert s.ledger(tmp_path / "out")["c0"]["status"] == "done"
+
+
+def _height(path: Path) -> float:
+    return float(dcmread(path).ImagePositionPatient[2])

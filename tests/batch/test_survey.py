@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spineimg.batch.commands import cases
 from spineimg.batch.survey import COLUMNS, survey, table_text, write_cases
 from spineimg.errors import SpineImgError
 from tests.batch import studies as s
@@ -44,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_every_series_is_listed_and_the_best_of_each_study_chosen(root: Path) -> None:
     """Planted: sharp kernels ranked before soft ones; seen red."""
-    rows = survey(root)
+    rows, _ = survey(root)
     assert [list(row) for row in rows] == [list(COLUMNS)] * len(rows)
     first = [(row["use"], row["path"]) for row in rows if row["study"] == f"{STUDY}.1"]
     names = [f"p1/{name}" for name in ("c_soft", "d_thick", "b_sharp", "a_contrast")]
@@ -59,12 +60,12 @@ def test_one_slice_has_no_spacing(tmp_path: Path) -> None:
     s.write_ct(tmp_path / "one", 1)
     for path in sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())[1:]:
         path.unlink()
-    (row,) = survey(tmp_path)
+    ((row,), _) = survey(tmp_path)
     assert (row["verdict"], row["n_slices"], row["spacing_mm"]) == ("refused", "1", "")
 
 
 def test_a_folder_that_holds_two_series_does_not_name_one(root: Path) -> None:
-    rows = {row["series"]: row for row in survey(root) if row["study"] in (f"{STUDY}.2", f"{STUDY}.3", f"{STUDY}.4")}
+    rows = {row["series"]: row for row in survey(root)[0] if row["study"] in (f"{STUDY}.2", f"{STUDY}.3", f"{STUDY}.4")}
     assert {uid: row["path"] for uid, row in rows.items()} == {uid: uid for uid in rows}
     assert len(rows) == 4
     assert len({row["case"] for row in rows.values()}) == 3  # two studies of one folder are two cases
@@ -72,7 +73,7 @@ def test_a_folder_that_holds_two_series_does_not_name_one(root: Path) -> None:
 
 
 def test_volumes_are_listed_and_label_maps_refused(root: Path) -> None:
-    rows = {row["case"]: row for row in survey(root) if not row["study"]}
+    rows = {row["case"]: row for row in survey(root)[0] if not row["study"]}
     assert rows["labels.nii.gz"]["verdict"] == "refused"
     assert rows["volume.nii.gz"]["path"] == "volume.nii.gz"
     assert rows["volume.nii.gz"]["use"] == "yes"
@@ -80,7 +81,7 @@ def test_volumes_are_listed_and_label_maps_refused(root: Path) -> None:
 
 def test_a_run_takes_the_table_once_it_says_where_to_measure(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "cases.csv"
-    write_cases(path, survey(root))
+    write_cases(path, survey(root)[0])
     with pytest.raises(SpineImgError, match="level is empty, and so are rois and mask"):
         s.run(root, path, tmp_path / "out")
     s.roi_file(tmp_path / "rois.json")
@@ -90,6 +91,18 @@ def test_a_run_takes_the_table_once_it_says_where_to_measure(root: Path, tmp_pat
     assert (summary.n_cases, summary.n_done) == (5, 5)
     means = {row["case"]: row["mean_hu"] for row in s.measurements(tmp_path / "out")}
     assert means["p1"] == str(104.0 + 10 * ord("c"))
+
+
+def test_what_cannot_be_read_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A study that the disk does not give must not be missing without a word. Planted: nothing said; seen red."""
+    (root / "p4").symlink_to(root / "p4")
+    (one,) = survey(root)[1]
+    assert (one.path, one.reason) == (str(root / "p4"), "unreadable: Too many levels of symbolic links")
+    cases(root, csv=None, quiet=False, json=None)
+    said = capsys.readouterr()
+    assert "1 cannot be used" in said.err
+    assert "p4" in said.err
+    assert said.out.startswith("use,case")
 
 
 def test_nothing_to_list_is_an_error(tmp_path: Path) -> None:

@@ -29,11 +29,16 @@ def batch(
 
 def cases(root: Path, *, csv: Path | None, quiet: bool, json: str | None) -> None:
     """Lists what is below ROOT as a table of cases: on standard output, or into a file."""
-    rows = survey(root)
+    from spineimg.io.index import left_out
+
+    rows, skipped = survey(root)
+    if skipped and not quiet:
+        sys.stderr.write(f"spineimg: below {root} {left_out(skipped)}: in no row\n")
     if csv is not None:
         write_cases(csv, rows)
     if json is not None:
-        write_json(json, {"schema": "spineimg.cases/1", "cases": rows})
+        unusable = [{"path": one.path, "reason": one.reason} for one in skipped]
+        write_json(json, {"schema": "spineimg.cases/1", "cases": rows, "skipped": unusable})
     if csv is None and json != "-" and not quiet:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(table_text(rows).encode(encoding, "replace").decode(encoding))

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spineimg import __version__
 from spineimg.batch.cache import HeaderCache
@@ -28,6 +28,9 @@ from spineimg.batch.worker import Answer, Job
 from spineimg.errors import SpineImgError
 from spineimg.io.headers import FileHeader
 from spineimg.settings import setting
+
+if TYPE_CHECKING:
+    from spineimg.io.index import Skipped
 
 _LOOK_SECONDS = 0.5
 """How soon a wish to stop is seen."""
@@ -146,7 +149,7 @@ def run_batch(
                 progress.say(remark)
             if pending:
                 with closing(HeaderCache(out / "index.sqlite")) as cache:
-                    jobs = _jobs(pending, (root, table), chosen, cache)
+                    jobs = _jobs(pending, (root, table), chosen, cache, progress.say)
                     interrupted = _work(_Books(folder, ledger, cache, progress), jobs, chosen)
         n_vertebrae = _measurements(folder, ledger, cases, manifest)
         counts = Counter(ledger.rows[case.name].status for case in cases.cases if case.name in ledger.rows)
@@ -245,11 +248,20 @@ def _outdated(folder: RunFolder, ledger: Ledger, cases: CaseTable, inputs: tuple
 
 
 def _jobs(
-    cases: Sequence[Case], inputs: tuple[Path, Path], settings: BatchSettings, cache: HeaderCache
+    cases: Sequence[Case],
+    inputs: tuple[Path, Path],
+    settings: BatchSettings,
+    cache: HeaderCache,
+    say: Callable[[str], None],
 ) -> Iterator[Job]:
     """The work of these cases. Series are looked for at once, jobs made when they are asked for."""
+    from spineimg.io.index import left_out
+
     root, table = inputs
-    by_uid = find_series(root, {case.uid.split("#")[0] for case in cases if case.uid is not None}, cache.read)
+    uids = {case.uid.split("#")[0] for case in cases if case.uid is not None}
+    by_uid, skipped = find_series(root, uids, cache.read)
+    if skipped:
+        say(f"below {root} {left_out(skipped)}: in no case, whatever series it belongs to")
 
     def job(case: Case) -> Job:
         files = (str(root / case.path),) if case.uid is None else tuple(by_uid[case.uid.split("#")[0]])
@@ -262,22 +274,21 @@ def _jobs(
     return map(job, cases)
 
 
-def find_series(root: Path, uids: Iterable[str], read: Callable[[str], FileHeader]) -> dict[str, list[str]]:
-    """SeriesInstanceUID -> files below `root` that have it, headers only. Reads nothing when no UID is asked for."""
-    from spineimg.io.index import walk
+def find_series(
+    root: Path, uids: Iterable[str], read: Callable[[str], FileHeader]
+) -> tuple[dict[str, list[str]], list[Skipped]]:
+    """(SeriesInstanceUID -> files below `root` that have it, what cannot be read). Headers only; reads nothing when no
+    UID is asked for."""
+    from spineimg.io.index import Skipped, headers
 
     found: dict[str, list[str]] = {uid: [] for uid in uids}
-    if not found:
-        return found
-    for path, reason in walk([root]):
-        if reason is None:
-            try:
-                uid = read(path).values.get("SeriesInstanceUID")
-            except (SpineImgError, OSError):
-                continue  # no DICOM file, or none that can be read: it belongs to no series
-            if uid in found:
-                found[uid].append(path)
-    return found
+    skipped: list[Skipped] = []
+    for path, header in headers([root], read) if found else ():
+        if isinstance(header, Skipped):
+            skipped.append(header)
+        elif header is not None and (uid := header.values.get("SeriesInstanceUID")) in found:
+            found[uid].append(path)
+    return found, skipped
 
 
 # -- the work ---------------------------------------------------------------------------------------------------------

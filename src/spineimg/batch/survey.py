@@ -20,6 +20,7 @@ from spineimg.export.files import replacing
 from spineimg.volume import Acquisition, Sharpness, Verdict
 
 if TYPE_CHECKING:
+    from spineimg.io.index import Skipped
     from spineimg.io.series import SeriesEntry
 
 COLUMNS = ("use", *KNOWN, *(name for name in REMARKS if name != "use"))
@@ -29,18 +30,20 @@ _CONTRAST = {False: (0, "no contrast"), None: (1, "contrast unknown"), True: (2,
 Row = dict[str, str]
 
 
-def survey(root: Path) -> list[Row]:
-    """One row a series, studies by name, the chosen series of each study first. Keys are COLUMNS, values text.
+def survey(root: Path) -> tuple[list[Row], Sequence[Skipped]]:
+    """(one row a series, studies by name, the chosen one of each study first; files and folders that cannot be used).
+    Keys of a row are COLUMNS, values text.
 
     Raises SpineImgError when ROOT is no folder or holds no series and no volume.
     """
-    from spineimg.io.index import scan
+    from spineimg.io.index import left_out, scan
 
     if not root.is_dir():
         raise SpineImgError(f"{root}: no such folder, ROOT holds the studies")
     root = Path(os.path.abspath(root))  # noqa: PTH100 - keeps links
     studies: dict[str, list[SeriesEntry]] = {}
-    entries = scan([root]).series
+    index = scan([root])
+    entries = index.series
     for entry in entries:
         studies.setdefault(entry.info.study_instance_uid or _folder(entry), []).append(entry)
     usable = [entry for entry in entries if entry.verdict is not Verdict.REFUSED]
@@ -48,9 +51,10 @@ def survey(root: Path) -> list[Row]:
     rows = [_study_rows(study, root, crowded) for study in studies.values()]
     rows += [[_volume_row(path, root)] for path in _volumes(root)]
     if not rows:
-        raise SpineImgError(f"{root}: no CT series and no volume found, give the folder that holds the studies")
+        found = f" ({left_out(index.skipped)})" if index.skipped else ""
+        raise SpineImgError(f"{root}: no CT series and no volume found{found}, give the folder that holds the studies")
     rows.sort(key=lambda study: study[0]["case"])
-    return _with_unique_names(rows)
+    return _with_unique_names(rows), index.skipped
 
 
 def table_text(rows: Iterable[Row]) -> str:

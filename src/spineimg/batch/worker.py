@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -28,6 +29,7 @@ from spineimg.notes import Note
 
 if TYPE_CHECKING:
     from spineimg.geometry import FloatArray
+    from spineimg.io.index import Skipped
     from spineimg.results import CaseResult
     from spineimg.rois import RoiSet
     from spineimg.vertebra.click import Clicks
@@ -91,11 +93,12 @@ def measure_case(job: Job) -> Answer:
 
 def _measured(job: Job, known: KnownHeaders) -> Answer:
     from spineimg.export.json import result_to_dict
+    from spineimg.io.index import left_out
     from spineimg.pipeline import assess, assess_and_screen
     from spineimg.vertebra.click import Clicks
 
     rois = None if job.case.searched else _rois(job, None)
-    volume = _volume(job, known)
+    volume, skipped = _opened(job, known)
     clicks = Clicks.of(volume, whole=True) if job.case.searched and job.search else None
     nameless = ""
     if rois is None:
@@ -107,26 +110,32 @@ def _measured(job: Job, known: KnownHeaders) -> Answer:
             nameless = f"no vertebra measured: {error}"  # its screws are worth having all the same
             rois = _rois(replace(job, search=False), volume)
     result = assess_and_screen(volume, rois, clicks) if job.implants else assess(volume, rois, clicks=clicks)
-    _refuse_unread(result)
+    _refuse_unread(result, skipped)
     if nameless:
         result = replace(result, notes=(*result.notes, Note("levels_not_found", nameless)))
     described = result_to_dict(result, datetime.now(UTC))
     document = {"schema": described.pop("schema"), "case": job.case.name, **described}
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    figure, reason = _figure(volume, result) if job.figure else (None, "")
+    figure, no_figure = _figure(volume, result) if job.figure else (None, "")
+    reasons = (nameless, no_figure, f"of its files {left_out(skipped)}" if skipped else "")
     content = text.encode("utf-8", "replace")
-    return Answer(CaseStatus.DONE, nameless or reason, 0.0, len(result.vertebrae), content, figure)
+    return Answer(CaseStatus.DONE, "; ".join(filter(None, reasons)), 0.0, len(result.vertebrae), content, figure)
 
 
-def _refuse_unread(result: CaseResult) -> None:
+def _refuse_unread(result: CaseResult, skipped: Sequence[Skipped]) -> None:
     """A disk that fails for a moment must not leave a case done without its numbers: --retry does it again."""
     for vertebra in result.vertebrae:
         for note in vertebra.hu.notes:
             if note.code == "unreadable":
                 raise SpineImgError(f"{note.about}: {note.text}")
+    unread = [one for one in skipped if one.unreadable]
+    missing = [vertebra.level for vertebra in result.vertebrae if vertebra.hu.mean_hu is None]
+    if unread and missing:
+        raise SpineImgError(f"{', '.join(missing)}: not measured, and {unread[0].path} is {unread[0].reason}")
 
 
-def _volume(job: Job, known: KnownHeaders) -> CTVolume:
+def _opened(job: Job, known: KnownHeaders) -> tuple[CTVolume, Sequence[Skipped]]:
+    """(the case's volume, those of its files that cannot be used)."""
     from spineimg.io.grid_headers import is_volume_file
     from spineimg.io.index import scan
     from spineimg.io.opening import choose, load
@@ -134,9 +143,10 @@ def _volume(job: Job, known: KnownHeaders) -> CTVolume:
     if not job.files:
         raise SpineImgError(f"no file below ROOT has the SeriesInstanceUID {job.case.uid}")
     if job.case.uid is None and is_volume_file(job.files[0]):
-        return load(job.files[0])
+        return load(job.files[0]), ()
     found = scan(job.files, read=known.read)
-    return choose(found, job.case.uid or job.files[0], job.case.uid, "put one of these UIDs into path").volume()
+    entry = choose(found, job.case.uid or job.files[0], job.case.uid, "put one of these UIDs into path")
+    return entry.volume(), found.skipped
 
 
 def _rois(job: Job, volume: CTVolume | None, clicks: Clicks | None = None) -> RoiSet:

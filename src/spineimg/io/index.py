@@ -20,6 +20,7 @@ MOST_ORIENTATIONS = 12
 """A UID with more orientations than this is a rotating reformat and stays in one part. Engineering choice."""
 PARTIAL_PREFIX = ".partial-"
 """Folders with such a name hold a transfer that is not finished: nothing in them may be measured."""
+_UNREADABLE = "unreadable: "
 _IS_PARTIAL = "a transfer from a PACS that was not finished: run the same pacs get again"
 
 
@@ -29,6 +30,19 @@ class Skipped:
 
     path: str
     reason: str
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the disk failed or the system refused: another try may succeed."""
+        return self.reason.startswith(_UNREADABLE)
+
+
+def left_out(skipped: Sequence[Skipped]) -> str:
+    """How many files or folders cannot be used, and why the first one cannot; empty for none."""
+    if not skipped:
+        return ""
+    which = "" if len(skipped) == 1 else "the first: "
+    return f"{len(skipped)} cannot be used ({which}{skipped[0].path}: {skipped[0].reason})"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,7 +79,28 @@ def walk(paths: Iterable[Path | str]) -> Iterator[tuple[str, str | None]]:
             with os.scandir(path) as entries:
                 stack += sorted((entry.path for entry in entries), reverse=True)
         except OSError as error:
-            yield path, f"unreadable: {error.strerror}"
+            yield path, f"{_UNREADABLE}{error.strerror}"
+
+
+def headers(
+    paths: Iterable[Path | str], read: Callable[[str], FileHeader] = read_header
+) -> Iterator[tuple[str, FileHeader | Skipped | None]]:
+    """(path, header) of every file below the paths; None for one of another kind, Skipped for one without a usable
+    header, and for a folder that cannot be read."""
+    for path, reason in walk(paths):
+        found: FileHeader | Skipped | None = None
+        if reason is not None:
+            found = Skipped(path, reason)
+        else:
+            try:
+                found = read(path)
+            except NotDicomError:
+                pass
+            except SeriesError as error:
+                found = Skipped(path, str(error))
+            except OSError as error:
+                found = Skipped(path, f"{_UNREADABLE}{error.strerror}")
+        yield path, found
 
 
 def scan(
@@ -81,18 +116,16 @@ def scan(
     records: list[SliceRecord] = []
     skipped: list[Skipped] = []
     n_not_dicom = 0
-    for path, reason in walk(paths):
-        if reason is not None:
-            skipped.append(Skipped(path, reason))
-            continue
-        try:
-            records += records_of(read(path))
-        except NotDicomError:
+    for path, header in headers(paths, read):
+        if header is None:
             n_not_dicom += 1
-        except SeriesError as error:
-            skipped.append(Skipped(path, str(error)))
-        except OSError as error:
-            skipped.append(Skipped(path, f"unreadable: {error.strerror}"))
+        elif isinstance(header, Skipped):
+            skipped.append(header)
+        else:
+            try:
+                records += records_of(header)
+            except SeriesError as error:
+                skipped.append(Skipped(path, str(error)))
     return SeriesIndex(series_of(records, keep_ids=keep_ids), tuple(skipped), n_not_dicom)
 
 

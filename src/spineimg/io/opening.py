@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spineimg.errors import SeriesError
 from spineimg.io.grid_headers import is_volume_file
-from spineimg.io.index import SeriesIndex, scan
+from spineimg.io.index import SeriesIndex, left_out, scan
 from spineimg.io.series import SeriesEntry
 from spineimg.io.volumes import open_volume
 from spineimg.volume import Acquisition, CTVolume, Verdict
@@ -35,8 +35,7 @@ def choose(index: SeriesIndex, path: str, series: str | None, how: str = "choose
     if not index.series:
         found = f"{index.n_not_dicom} other files" if index.n_not_dicom else "no file"
         if index.skipped:
-            first = index.skipped[0]
-            found += f", {len(index.skipped)} unusable ones (the first: {first.path}: {first.reason})"
+            found += f", {left_out(index.skipped)}"
         raise SeriesError(f"{path}: no DICOM image found ({found})")
     if series is not None:
         named = [one for one in index.series if series in (one.info.name, one.info.series_instance_uid)]
