@@ -98,16 +98,30 @@ def _coarse(hu: Field) -> Field:
 
 def canal_scores(coarse: Field, step_mm: float, settings: CanalSettings) -> Field:
     """Contrast of ring and disc in HU at every point, less what an uneven or un-watery disc costs."""
-    disc = _annulus(0.0, settings.disc_radius_mm, step_mm)
     left_ring, right_ring = _halves(_annulus(*settings.ring_mm, step_mm))
-    (mean,) = _filtered(coarse, [disc])
-    (square,) = _filtered(np.square(coarse), [disc])
+    mean, square = (_disc_mean(one, settings.disc_radius_mm, step_mm) for one in (coarse, np.square(coarse)))
     spread = np.sqrt(np.maximum(square - np.square(mean), 0))
     # The poorer side counts, else the path of a wide canal leans on one pedicle.
     left, right = _filtered(np.clip(coarse, 0, None), [side / side.sum() for side in (left_ring, right_ring)])
     around = np.minimum(left, right)
     strange = np.maximum(np.abs(mean - 30) - 40, 0)
     return np.asarray(around - np.maximum(mean, 0) - spread - strange, dtype=np.float32)
+
+
+def _disc_mean(stack: Field, radius_mm: float, step_mm: float) -> Field:
+    """Every slice averaged over a disc around each point, borders continued: rows of the disc are sums of three, five,
+    … points, which grow from one another."""
+    reach = int(radius_mm / step_mm)
+    halves = [int(np.sqrt((radius_mm / step_mm) ** 2 - away**2)) for away in range(-reach, reach + 1)]
+    padded = np.pad(stack, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    rows, columns = stack.shape[1:]
+    run, total = np.zeros((*padded.shape[:2], columns), dtype=np.float32), np.zeros_like(stack)
+    for half in range(reach + 1):
+        for shift in {reach - half, reach + half}:
+            run += padded[:, :, shift : shift + columns]
+        for down in (at for at, own in enumerate(halves) if own == half):
+            total += run[:, down : down + rows]
+    return np.asarray(total / sum(2 * half + 1 for half in halves), dtype=np.float32)
 
 
 def _annulus(inner_mm: float, outer_mm: float, step_mm: float) -> Field:

@@ -25,6 +25,8 @@ _ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
 _RADII_MM = np.arange(5.0, 38.01, 0.5)
 _OUTSIDE_MM = 0.5
 """The fall is steepest so far outside the wall, measured on phantoms: cortex is inside of the edge that it makes."""
+_CENTRED_MM = 1.0
+"""Rays from so near the centre meet the wall as squarely as from the centre itself."""
 _MOVES = np.arange(-3, 4)
 """Changes of radius between neighbouring rays, in steps of 0.5 mm."""
 
@@ -95,8 +97,11 @@ class Outline:
 def find_outline(
     crop: Crop, column: Column, rows: npt.NDArray[np.intp], middle_mm: tuple[float, float], settings: WallSettings
 ) -> Outline:
-    """The outline around a point inside, from HU averaged over the steps `rows`; centred twice."""
+    """The outline around a point inside, from HU averaged over the steps `rows`; around its own centre if the point
+    was not near it."""
     outline = _outline(crop, column, rows, middle_mm, settings)
+    if np.hypot(*np.subtract(outline.centroid_mm, middle_mm)) < _CENTRED_MM:
+        return outline
     return _outline(crop, column, rows, outline.centroid_mm, settings)
 
 
