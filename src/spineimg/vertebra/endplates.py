@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from spineimg.geometry import FloatArray, Geometry, unit
 from spineimg.vertebra.endplate_model import (
-    LEAN_PART,
     EndplateSettings,
     LocalFrame,
     Problem,
@@ -80,18 +79,13 @@ class EndplateFit:
 _INSIDE_MM, _OUTSIDE_MM, _BEYOND_MM = 7.0, 4.5, 2.5
 """How far in and out of the face, and into the next body, voxels are looked at, beyond half a slice."""
 _START_BEND_MM = 1.2
-_STEPS, _ROUGH_STEPS = 8, 4
-_STARTS = (
-    (2, 0, 2.5),
-    (-2, 0, 2.5),
-    (4, 0, None),
-    (-2, -0.12, None),
-    (0, 0.25, None),
-    (2, 0.25, 2.5),
-    (2, -0.25, 2.5),
-)
-"""Beside the best of a scan the steps set out from here too: mm towards the disc, rise to the back, and mm to the next
-body's endplate (None: where the chain has it)."""
+_STEPS, _ROUGH_STEPS = 8, 3
+_STARTS = ((0, 0, None), (4, 0, None), (3, 0, 2.5), (-3, 0, 2.5), (0, 0.25, None), (0, -0.25, 2.5), (2, -0.25, 2.5))
+"""The steps set out from where the chain has the face, and from around it: mm towards the disc, rise to the back, and
+mm to the next body's endplate (None: where the chain has it)."""
+_PLACE, _SAME = [0, 1, 2, 5], np.array([0.5, 0.03, 0.03, 1.5])
+"""Two valleys are one where these numbers, place and rises of the surface and place of the facing one, differ by less:
+mm and 1.7 degrees. Engineering choice."""
 _USUAL_SPREAD_HU = 30.0
 _TISSUE_HU = np.array([130.0, 0, 0, 800, 0, 0, 80, 0, 0, 800, 130, 0])
 _TISSUE_SD_HU = np.array([120.0, 40, 40, 400, 200, 200, 50, 25, 25, 400, 120, 12])
@@ -117,7 +111,7 @@ _CLEAR_TILT_DEG, _OTHER_TILT_DEG, _OTHER_SHIFTS_MM = 0.7, 5.0, np.arange(-1.5, 1
 _OPEN_TILT_DEG, _VALLEYS = 3.0, 2
 """With a larger standard error of tilt the best of the tilts that tell it is a start of its own, so many times.
 Engineering choice: as TrustSettings.tilt_sd_deg, beyond which no fit is believed by itself."""
-_SCANNED = 500
+_SCANNED = 400
 """About so many voxels are enough to choose among starts."""
 _BIWEIGHT = 4.685
 _CORRELATION = 12.0
@@ -250,20 +244,40 @@ class _Valley:
 
 
 def _solve(problem: Problem, superior: bool) -> EndplateFit | None:
-    """The fit from the best start of a scan, or one from elsewhere that is clearly better."""
+    """The fit from where the chain has the face, or one from elsewhere that is clearly better."""
     if len(problem.hu) < 150:
         return None
-    first, tilt_sd_deg = _certain(problem, _settled(problem, _scan(problem)[None], _STEPS).only(0))
+    near, deepest = _rough(problem)
+    first, tilt_sd_deg = _certain(problem, _settled(problem, near[None], _STEPS).only(0))
     fit = _result(problem, first, tilt_sd_deg, superior)
-    deeper = _deeper(problem, first.numbers)
-    if deeper is None:
+    if deepest is None or (np.abs(deepest - first.numbers)[_PLACE] < _SAME).all():
         return fit
-    second, tilt_sd_deg = _certain(problem, _settled(problem, deeper[None], _STEPS).only(0))
+    second, tilt_sd_deg = _certain(problem, _settled(problem, deepest[None], _STEPS).only(0))
     other = _result(problem, second, tilt_sd_deg, superior)
     numbers = np.stack([first.numbers, second.numbers])
     depths = _depths(problem, numbers, min(first.spread, second.spread), len(problem.hu))
     possible = other.oddities <= fit.oddities and other.tilt_sd_deg <= fit.tilt_sd_deg + _OPENER_DEG
     return other if possible and depths[1] < depths[0] - _DEEPER else fit
+
+
+def _rough(problem: Problem) -> tuple[FloatArray, FloatArray | None]:
+    """(10,) about where the steps come to rest from the problem's centre, and where in the deepest valley around it, by
+    a part of the voxels; None when that is the one.
+
+    Where a disc is low or slices are thick there are several: the surface may come to rest on the next body's endplate,
+    or lean across slices.
+    """
+    part = _part(problem)
+    starts = np.tile(problem.centre, (len(_STARTS), 1))
+    starts[:, 3:5] = _START_BEND_MM
+    for start, (shift, turn, gap) in zip(starts, _STARTS, strict=True):
+        start[0] += shift
+        start[[2, 7]] += turn
+        start[5] = max(start[0] + 1, start[5]) if gap is None else start[0] + gap
+    valleys = _settled(part, starts, _ROUGH_STEPS)
+    depths = _depths(part, valleys.numbers, float(valleys.spread.min()), len(problem.hu))
+    best = int(depths.argmin())
+    return valleys.numbers[0], valleys.numbers[best] if best else None
 
 
 def _certain(problem: Problem, valley: _Valley) -> tuple[_Valley, float]:
@@ -279,25 +293,6 @@ def _certain(problem: Problem, valley: _Valley) -> tuple[_Valley, float]:
         valley = _settled(problem, other[None], _STEPS).only(0)
         tilt_sd_deg, better = _tilt(problem, valley)
     return valley, tilt_sd_deg
-
-
-def _deeper(problem: Problem, numbers: FloatArray) -> FloatArray | None:
-    """(10,) where a valley lies that is deeper than the one at `numbers`, by a part of the voxels; None without one.
-
-    Where a disc is low or slices are thick there are several: the surface may come to rest on the next body's endplate,
-    or lean across slices.
-    """
-    part = _part(problem)
-    starts = np.tile(problem.centre, (len(_STARTS), 1))
-    starts[:, 3:5] = _START_BEND_MM
-    for start, (shift, turn, gap) in zip(starts, _STARTS, strict=True):
-        start[0] += shift
-        start[[2, 7]] += turn
-        start[5] = max(start[0] + 1, start[5]) if gap is None else start[0] + gap
-    valleys = _settled(part, starts, _ROUGH_STEPS)
-    every = np.concatenate([numbers[None], valleys.numbers])
-    best = int(_depths(part, every, float(valleys.spread.min()), len(problem.hu)).argmin())
-    return np.asarray(every[best]) if best else None
 
 
 def _depths(part: Problem, numbers: FloatArray, spread: float, count: int) -> FloatArray:
@@ -408,24 +403,6 @@ def _left(part: Problem, numbers: FloatArray, shifts: FloatArray) -> FloatArray:
     gram = columns @ columns.swapaxes(1, 2) + 1e-6 * len(part.hu) * np.eye(columns.shape[1])
     tissues = np.linalg.solve(gram, (columns @ part.hu)[..., None])
     return np.asarray(np.abs(part.hu - (tissues.swapaxes(1, 2) @ columns)[:, 0]))
-
-
-def _scan(problem: Problem) -> FloatArray:
-    """The best start among shifts and three tilts, on a part of the voxels."""
-    part, shifts = _part(problem), np.arange(-2.0, 2.1, 0.5)
-    best, found = np.inf, problem.centre
-    for lean in (0.0, 1.0, 1 / LEAN_PART):
-        numbers = problem.centre.copy()
-        numbers[[1, 2, 6, 7]] *= lean
-        numbers[3:5] = _START_BEND_MM
-        left = _left(part, numbers, shifts)
-        worst = 3 * np.median(left, axis=1, keepdims=True) + 1
-        cost = np.minimum(left, worst).sum(axis=1) * (1 + 0.01 * np.abs(shifts))
-        i = int(cost.argmin())
-        if cost[i] < best:
-            numbers[0] += shifts[i]
-            best, found = float(cost[i]), numbers
-    return found
 
 
 def _tilt(problem: Problem, valley: _Valley) -> tuple[float, FloatArray | None]:
