@@ -80,6 +80,17 @@ def test_a_band_of_sclerosis_is_no_disc(away_mm: float) -> None:
     assert found.bone_hu > 200
 
 
+@pytest.mark.parametrize(("shell_hu", "odd"), [(1500.0, 0), (2480.0, 1)])
+def test_a_shell_denser_than_cortex_is_none(shell_hu: float, odd: int) -> None:
+    """What a wrong tilt made of a band of sclerosis in slices of 4.8 mm, its tilt's standard error 0.2 degrees.
+
+    Planted: no limit to the shell.
+    """
+    found = fit_endplate(disc(1.2, 4.0, 6.0), FRAME, Start(0, 0, 0.07), Start(6, 0, 0.07), EndplateSettings())
+    assert found is not None
+    assert replace(found, shell_hu=shell_hu).oddities == odd
+
+
 def test_a_fit_whose_tilt_is_open_replaces_none_whose_tilt_is_certain() -> None:
     """The sample study with every pixel four times, as an enlarged reconstruction shows it: L2's upper endplate.
 
