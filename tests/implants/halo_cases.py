@@ -27,12 +27,14 @@ def volume_with_screw(
     seed: int = 1,
     width_of: Callable[[Any, Any], Any] | None = None,
     walls_mm: float | None = None,
+    rim_mm: float = 0.0,
 ) -> tuple[CTVolume, Shaft]:
     """A titanium screw of 40 mm in a block of bone, blurred by Gaussians of `fwhm_mm` (across slices, in the slice).
 
     The solid is painted on a lattice three times finer in each direction, blurred there and averaged.
     width_of: (depth, angle in the plane across the axis) -> width, in place of one width. walls_mm: walls of cortex,
-    0.5 mm thick, on the left and on the right of the rear half, so far from the thread, with fat beyond.
+    0.5 mm thick, on the left and on the right of the rear half, so far from the thread, with fat beyond. rim_mm: of
+    500 HU around the zone.
     """
     fine = 3
     size = (32.0, 53.0, 26.4)
@@ -56,6 +58,7 @@ def volume_with_screw(
         solid[rear & (aside > 0)] = 1200.0
         solid[rear & (aside > 0.5)] = -100.0
     along = (depth > 0) & (depth < length)
+    solid[along & (away < diameter_mm / 2 + width + rim_mm)] = 500.0 if rim_mm else bone_hu
     solid[along & (away < diameter_mm / 2 + width)] = halo_hu
     solid[along & (away < diameter_mm / 2)] = 7000.0
     sd = np.array([fwhm_mm[0], fwhm_mm[1], fwhm_mm[1]]) / 2.3548

@@ -78,6 +78,12 @@ def test_a_zone_beside_cortex() -> None:
         assert halo.width_median_mm == pytest.approx(width_mm, abs=0.4)
 
 
+@pytest.mark.parametrize("width_mm", [0.3, 0.6, 1.6])
+def test_a_bright_rim_does_not_widen_a_narrow_zone(width_mm: float) -> None:
+    """Planted: rims around zones from 0.8 mm only (0.3 mm reads 0.85, 0.6 mm 0.88)."""
+    assert _median(_fit(width_mm, rim_mm=0.8)) == pytest.approx(width_mm, abs=0.2)
+
+
 def test_soft_bone_widens_the_interval() -> None:
     clear, faint = _fit(1.5), _fit(1.5, bone_hu=75.0)
     assert np.ptp(faint.shift_mm) >= np.ptp(clear.shift_mm)

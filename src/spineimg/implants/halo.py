@@ -432,9 +432,9 @@ class _Fit:
 
     def rim(self, width_mm: FloatArray | float, outer: FloatArray) -> FloatArray:
         """Blurred disc of a rim's outer edge at the voxels of `front`."""
-        # A rim is bone turned dense around a zone: without a zone there is none.
-        wide = np.where(np.asarray(width_mm) < self.settings.rim_from_mm, 0.0, self.settings.rim_mm)
-        return np.maximum(self.disc(width_mm + wide, self.front), outer)
+        # Around no zone too: kept for wider ones, it would speak for the narrowest that has it wherever bone is bright
+        # beside the screw.
+        return np.maximum(self.disc(width_mm + self.settings.rim_mm, self.front), outer)
 
     def at(self, width_mm: FloatArray) -> Solution:
         """The shared part for given widths (n,), fitted to the voxels of `front`."""

@@ -111,13 +111,6 @@ class HaloSettings:
         "What streaks in the slice plane add to a piece, zone and bone alike, standard deviation.",
     )
     rim_mm: float = setting(0.8, "mm", (0.3, 2.0), "sclerotic rims are 0.5-1 mm wide", "Width of a rim.")
-    rim_from_mm: float = setting(
-        0.8,
-        "mm",
-        (0.0, 2.0),
-        "engineering choice: without a zone a rim would be taken for bone beside a dark rim",
-        "A rim is looked for around zones at least so wide.",
-    )
     thread_mm: float = setting(0.7, "mm", (0.0, 1.5), "thread depth 0.6-1.0 mm", "Depth of the thread.")
     edge_mm: float = setting(
         0.04,
