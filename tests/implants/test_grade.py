@@ -28,6 +28,8 @@ def fit(width_mm: object, spread_mm: float = 0.1, **changes: object) -> HaloFit:
         "sd_mm": np.full(shape, 0.2),
         "bone_hu": np.full(shape, 150.0),
         "voxels": np.full(shape, 50),
+        "in_bone": np.ones(shape, dtype=bool),
+        "cortex_mm": np.full(shape, 9.0),
         "known": np.ones(shape, dtype=bool),
         "shift_mm": (-spread_mm, spread_mm),
         "evidence": 40.0 * (middle - 1.0),
@@ -83,7 +85,7 @@ def test_present_is_not_said_within_the_error_of_radius_and_blur() -> None:
 
 
 def test_coverage_and_extent() -> None:
-    """Planted: coverage over the whole map instead of its judged part."""
+    """Planted: coverage over the whole map instead of its part in bone."""
     widths = np.zeros((8, 12))
     widths[4:] = 2.0
     halo, verdict = judge(fit(widths, evidence=20.0), SHAFT, conditions())
@@ -94,7 +96,7 @@ def test_coverage_and_extent() -> None:
     assert verdict is P
     soft = np.full((8, 12), 150.0)
     soft[:4] = 50.0
-    halo, _ = judge(fit(widths, bone_hu=soft), SHAFT, conditions())
+    halo, _ = judge(fit(widths, bone_hu=soft, in_bone=soft > 100), SHAFT, conditions())
     assert halo.coverage_over_1mm == pytest.approx(1.0)
     assert np.isnan(halo.map.width_mm[:4]).all()  # type: ignore[union-attr]
 
@@ -152,13 +154,13 @@ def test_soft_bone_is_not_called_free_of_a_zone() -> None:
 
 
 def test_pieces_that_are_not_known_do_not_count() -> None:
-    """Planted: coverage and judged part over pieces beside cortex too."""
-    known = np.ones((8, 12), dtype=bool)
+    """Planted: judged part over pieces beside cortex too; coverage counted beyond cortex, or not beside it."""
+    known, cortex = np.ones((8, 12), dtype=bool), np.full((8, 12), 9.0)
     known[:, :4] = False
-    widths = np.where(known, 2.0, 0.0)
-    halo, verdict = judge(fit(widths, known=known, evidence=20.0), SHAFT, conditions())
+    cortex[:, :2], cortex[:, 2:4] = 1.6, 0.9
+    halo, verdict = judge(fit(2.0, known=known, cortex_mm=cortex, evidence=20.0), SHAFT, conditions())
     assert verdict is P
-    assert halo.coverage_over_1mm == pytest.approx(1.0)
+    assert halo.coverage_over_1mm == pytest.approx(10 / 12)
     assert halo.map is not None
     assert np.isnan(halo.map.width_mm[:, :4]).all()
     known[:, 1:] = False

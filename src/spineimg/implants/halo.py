@@ -51,8 +51,9 @@ _PAST_CORTEX_MM = 0.2
 class HaloFit:
     """What the fit found. Arrays are (depths, angles) of `cells`.
 
-    width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; known: whether the piece lies in bone and
-    cortex is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of
+    width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; in_bone: whether the piece lies in bone;
+    cortex_mm: where it begins, from the outer thread, far where there is none; known: whether the piece lies in bone
+    and cortex is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of
     the width map, other maps counted in. evidence: logarithm of the odds, over simple forms, that nearly half of what
     can be judged is wider than the limit. part_evidence: the same of the likeliest form with a tenth that wide against
     the likeliest without; where there is evidence for much, that. trajectory_hu: bone around the screw.
@@ -63,6 +64,8 @@ class HaloFit:
     sd_mm: FloatArray
     bone_hu: FloatArray
     voxels: FloatArray
+    in_bone: BoolArray
+    cortex_mm: FloatArray
     known: BoolArray
     shift_mm: tuple[float, float]
     evidence: float
@@ -359,7 +362,8 @@ class _Fit:
         widths, bone, solution = ends[0].widths, ends[0].bone_hu, ends[0].solution
         width = widths.quantile(0.5)
         nearest = np.abs(self.grid_mm[:, None, None] - width).argmin(axis=0)[None]
-        known = (around.in_bone(solution.halo_hu) & self.telling(around)).reshape(self.shape)
+        in_bone = around.in_bone(solution.halo_hu)
+        known = (in_bone & self.telling(around)).reshape(self.shape)
         # The best map of the other kind is as likely as its kind.
         other = next((end for end in ends if end.kind.wide != ends[0].kind.wide), None)
         others = []
@@ -375,6 +379,8 @@ class _Fit:
             sd_mm=(widths.quantile(0.8413) - widths.quantile(0.1587)) / 2,
             bone_hu=np.take_along_axis(bone, nearest, axis=0)[0],
             voxels=count.reshape(self.shape).astype(np.float64),
+            in_bone=in_bone.reshape(self.shape),
+            cortex_mm=around.cortex_mm.reshape(self.shape),
             known=known,
             shift_mm=(low - moved, high - moved),
             evidence=evidence,

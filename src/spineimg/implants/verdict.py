@@ -41,14 +41,23 @@ class Conditions:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Surface:
-    """The unrolled surface: widths, where they count, and the mm between depths."""
+    """The unrolled surface: widths, where they count, where there is bone, where cortex begins, mm between depths."""
 
     width_mm: FloatArray
     judged: BoolArray
+    in_bone: BoolArray
+    cortex_mm: FloatArray
     step_mm: float
 
     def coverage(self, limit_mm: float) -> float:
+        """Part of what is judged."""
         return float(np.mean(self.width_mm[self.judged] > limit_mm))
+
+    def coverage_in_bone(self, limit_mm: float) -> float:
+        """Part of all that lies in bone. Where cortex hides how wide a zone is, it is as wide as around there, and ends
+        at the cortex."""
+        widths = np.where(self.judged, self.width_mm, np.minimum(self.width_mm, self.cortex_mm))
+        return float(np.mean(widths[self.judged | self.in_bone] > limit_mm))
 
     def extent_mm(self, limit_mm: float, part_wide: float, part_judged: float) -> tuple[float, bool, bool]:
         """Longest run of depths of whose judged part so much is wider than the limit; nan where no depth is known.
@@ -142,7 +151,7 @@ def refusal_by_scan(shaft: Shaft, conditions: Conditions, settings: VerdictSetti
 def _surface(fit: HaloFit, settings: VerdictSettings) -> _Surface:
     contrast = fit.bone_hu - fit.halo_hu
     judged = (contrast >= settings.least_contrast_hu) & (fit.bone_hu < 1500) & (fit.voxels >= 8) & fit.known
-    return _Surface(fit.width_mm, judged, fit.cells.depth_mm)
+    return _Surface(fit.width_mm, judged, fit.in_bone, fit.cortex_mm, fit.cells.depth_mm)
 
 
 def _refusal_by_fit(fit: HaloFit, surface: _Surface, settings: VerdictSettings) -> str:
@@ -171,7 +180,6 @@ def _halo(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettin
         low = 0.0
     high = median + max(fit.shift_mm[1], 0.0) + spare
     interval = (low, high)
-    coverage = surface.coverage(limit)
     extent, from_head, to_tip = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)
     # What is wide at the last depth that is looked at is taken to go on: to the head, and half way to the tip's point.
     cells = fit.cells
@@ -181,11 +189,11 @@ def _halo(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettin
         assessable=True,
         width_median_mm=median,
         width_p90_mm=float(np.percentile(widths, 90)),
-        coverage_over_1mm=coverage,
+        coverage_over_1mm=surface.coverage_in_bone(limit),
         axial_extent_mm=min(extent, shaft.length_mm) if np.isfinite(extent) else None,
         interval_mm=interval,
         regions=_regions(surface, fit.cells.centers_mm, shaft.length_mm, limit),
-        shape=_shape(surface, fit.cells.centers_mm) if coverage >= 0.1 else None,
+        shape=_shape(surface, fit.cells.centers_mm) if surface.coverage(limit) >= 0.1 else None,
         rim=bool(fit.rim_hu > 100.0),
         map=_map(fit, surface),
     )
