@@ -34,6 +34,7 @@ def fit(width_mm: object, spread_mm: float = 0.1, **changes: object) -> HaloFit:
         "shift_mm": (-spread_mm, spread_mm),
         "evidence": 40.0 * (middle - 1.0),
         "part_evidence": 40.0 * (middle - 1.0),
+        "evidence_if_loose": 100.0,
         "halo_hu": 35.0,
         "rim_hu": 0.0,
         "noise_hu": 20.0,
@@ -151,6 +152,18 @@ def test_soft_bone_is_not_called_free_of_a_zone() -> None:
     assert "62 HU" in halo.reason
     assert judge(fit(2.0, trajectory_hu=62.0), SHAFT, conditions())[1] is P
     assert judge(fit(2.0, trajectory_hu=45.0), SHAFT, conditions())[1] is N
+
+
+def test_nothing_is_said_where_even_a_wide_zone_would_not_be_told() -> None:
+    """80 % of normal odds of mean m and variance 2 m reach 6 from m = 9.7 on. Planted: the mean alone held against 6;
+    a plain `absent` withheld."""
+    for mean, verdict in ((9.5, N), (10.0, I), (np.inf, I)):
+        halo, found = judge(fit(1.0, evidence=1.0, evidence_if_loose=mean), SHAFT, conditions())
+        assert found is verdict
+        assert ("2 mm all along" in halo.reason) is (verdict is N)
+        assert halo.assessable is (verdict is I)
+    assert judge(fit(0.1, evidence_if_loose=1.0), SHAFT, conditions())[1] is A
+    assert judge(fit(2.0, evidence=7.0, evidence_if_loose=1.0), SHAFT, conditions())[1] is P
 
 
 def test_pieces_that_are_not_known_do_not_count() -> None:

@@ -90,6 +90,15 @@ def test_soft_bone_widens_the_interval() -> None:
     assert np.median(faint.sd_mm) > np.median(clear.sd_mm)
 
 
+@pytest.mark.parametrize(("bone_hu", "noise_hu"), [(64.0, 80.0), (75.0, 80.0), (58.0, 110.0)])
+def test_a_fixed_screw_foretells_the_evidence_of_a_loose_one(bone_hu: float, noise_hu: float) -> None:
+    """Planted: the zone as bright as the bone around it; the scan's own noise left in the image."""
+    fixed, loose = (_fit(width, bone_hu=bone_hu, noise_hu=noise_hu) for width in (0.0, 2.0))
+    assert abs(fixed.evidence) < 2
+    assert fixed.evidence_if_loose == pytest.approx(loose.evidence, rel=0.5)
+    assert _fit(0.0).evidence_if_loose == np.inf
+
+
 def _streaked(width_mm: float, streak_hu: float) -> tuple[CTVolume, Shaft]:
     """A scan whose sides, in the slice plane, are brighter by so much, zone and bone alike; hardly so beyond 9 mm."""
     volume, shaft = volume_with_screw(width_mm, bone_hu=110.0)

@@ -19,7 +19,7 @@ import numpy as np
 from spineimg.geometry import FloatArray, Geometry
 from spineimg.implants.halo_columns import edge_terms, left_over, quarter_forms, simple_forms, with_priors
 from spineimg.implants.halo_settings import HaloSettings
-from spineimg.implants.halo_trials import Trial, cost_of, odds, part_odds, starts
+from spineimg.implants.halo_trials import Trial, cost_of, is_open, odds, part_odds, starts
 from spineimg.implants.hardening import HardeningSettings, Metal, hardening_basis
 from spineimg.implants.lucency import Columns, Priors, Solution, local_fit, solve
 from spineimg.implants.metal_map import Windows
@@ -38,6 +38,8 @@ _PART_MM = (0.8, 1.4, 2.0, 2.8)
 """Largest widths of cones and halves."""
 _QUARTER_MM = (1.4, 2.0, 2.8)
 """Widths of zones of a quarter."""
+_LOOSE_MM, _NARROW_MM = 2.0, (0.0, 0.5, 1.0)
+"""A zone that any scan should tell, and those it must be told from."""
 _EVEN_PART = 0.6
 """How likely zones are as wide everywhere, before the scan is seen. Engineering choice."""
 _SHIFTS_MM = (-1.2, -0.8, -0.5, -0.25, 0.0, 0.25, 0.5, 0.8, 1.2)
@@ -56,7 +58,9 @@ class HaloFit:
     and cortex is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of
     the width map, other maps counted in. evidence: logarithm of the odds, over simple forms, that nearly half of what
     can be judged is wider than the limit. part_evidence: the same of the likeliest form with a tenth that wide against
-    the likeliest without; where there is evidence for much, that. trajectory_hu: bone around the screw.
+    the likeliest without; where there is evidence for much, that. evidence_if_loose: what `evidence` would be on
+    average if there were a zone of 2 mm all along; infinite where the image itself tells. trajectory_hu: bone around
+    the screw.
     """
 
     cells: Cells
@@ -70,6 +74,7 @@ class HaloFit:
     shift_mm: tuple[float, float]
     evidence: float
     part_evidence: float
+    evidence_if_loose: float
     halo_hu: float
     rim_hu: float
     noise_hu: float
@@ -260,7 +265,10 @@ class _Fit:
         ends = [fit.settled(trial, kind, around) for trial, kind in starts(trials, evidence)]
         # The likelier kind is shown; where narrow and wide explain the voxels alike, the interval holds both.
         ends.sort(key=lambda end: (end.kind.wide != (evidence > 0), _misfit(end)))
-        return fit.summary(ends, around, evidence, part)
+        found = fit.summary(ends, around, evidence, part)
+        if not is_open(evidence):
+            return found
+        return replace(found, evidence_if_loose=fit.evidence_if_loose(trials[0], around))
 
     def first(self) -> Solution:
         """What is shared, fitted to the front with the best single width and a rough noise."""
@@ -385,11 +393,33 @@ class _Fit:
             shift_mm=(low - moved, high - moved),
             evidence=evidence,
             part_evidence=part_evidence,
+            evidence_if_loose=np.inf,
             halo_hu=solution.halo_hu,
             rim_hu=solution.rim_hu,
             noise_hu=float(np.median(around.sd_hu)),
             trajectory_hu=around.bone_hu,
         )
+
+    def evidence_if_loose(self, none: Trial, around: Surroundings) -> float:
+        """The evidence on average if there were a zone of `_LOOSE_MM` all along. none: the trial without a zone.
+
+        The image is the one that the fit without a zone predicts, with what the zone takes from bone; of its noise only
+        the size counts, in the misfit.
+        """
+        columns, solution = self.useful, none.solution
+        limit = (around.cortex_mm + _PAST_CORTEX_MM)[columns.cell]
+
+        def discs(width_mm: float) -> tuple[FloatArray, FloatArray]:
+            width = np.minimum(np.full(len(limit), width_mm), limit)
+            outer = np.maximum(self.disc(width, self.front), columns.metal)
+            return outer, self.rim(width, outer)
+
+        (bare, rim), loose = discs(0.0), discs(_LOOSE_MM)
+        taken = (solution.bone_hu - sum(self.settings.halo_hu) / 2) * (loose[0] - bare)
+        shown = columns.hu - solution.residual - solution.rim_hu * (rim - bare) - taken
+        image = replace(columns, hu=shown)
+        narrow = min(solve(image, *discs(width), self.priors).cost for width in _NARROW_MM)
+        return (narrow - solve(image, *loose, self.priors).cost) / (2 * self.settings.together)
 
     def shift(
         self, width_mm: FloatArray, around: Surroundings, others: Sequence[tuple[float, float]]

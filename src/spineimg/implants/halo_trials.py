@@ -55,6 +55,11 @@ def part_odds(trials: Sequence[Trial], together: float) -> float:
     return float(np.clip((narrow - wide) / (2 * together), -_MOST_EVIDENCE, _MOST_EVIDENCE))
 
 
+def is_open(evidence: float) -> bool:
+    """Whether narrow and wide forms are both likely enough to begin a fit from."""
+    return abs(evidence) <= _CLEAR
+
+
 def starts(trials: Sequence[Trial], evidence: float) -> list[tuple[Trial, Trial]]:
     """What to begin from, each with the best of its kind: narrow and wide forms, unless one kind is far likelier."""
     found = []

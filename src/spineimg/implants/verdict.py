@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import ndtri
 
 from spineimg.geometry import FloatArray
 from spineimg.implants.halo import HaloFit
@@ -221,9 +222,23 @@ def _verdict(
         doubt, plain = _doubt_of_a_zone(fit, surface, shaft, interval, settings), Loosening.PRESENT
     elif covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence <= -settings.counter_evidence:
         doubt, plain = _doubt_of_none(fit, surface, settings), Loosening.ABSENT
+    elif -settings.counter_evidence < fit.evidence < settings.evidence and not _told_if_loose(fit, settings):
+        return Loosening.NOT_ASSESSED, (
+            f"beside noise and streaks of {fit.noise_hu:.0f} HU bone is too little brighter than what fills a zone: "
+            "even one of 2 mm all along might not be told from none"
+        )
     else:
         doubt, plain = _unclear(fit, covered, interval, settings), Loosening.INDETERMINATE
     return (Loosening.INDETERMINATE if doubt else plain), doubt
+
+
+def _told_if_loose(fit: HaloFit, settings: VerdictSettings) -> bool:
+    """Whether a zone of 2 mm would bring the odds that `present` needs, with the power asked for.
+
+    The logarithm of the odds of two fixed images in normal noise has a variance of twice its mean.
+    """
+    mean = max(fit.evidence_if_loose, 0.0)
+    return not np.isfinite(mean) or mean - ndtri(settings.power) * np.sqrt(2 * mean) >= settings.evidence
 
 
 def _doubt_of_a_zone(

@@ -54,6 +54,13 @@ class VerdictSettings:
         "tuning phantoms: 2 of 64 screws without any wide zone have more, two zones of 1.5-2 mm over a quarter 2 and 7",
         "Logarithm of the odds of a zone over a part of the screw that `absent` allows.",
     )
+    power: float = setting(
+        0.8,
+        "part",
+        (0.5, 0.99),
+        "statistical convention",
+        "Where the odds leave it open, nothing is said unless so many such scans would tell a zone of 2 mm all along.",
+    )
     extent_mm: float = setting(
         10.0,
         "mm",
