@@ -287,14 +287,14 @@ def _unclear(fit: HaloFit, covered: float, interval: tuple[float, float], settin
     if fit.evidence >= settings.evidence and covered >= settings.coverage / 4:
         least = 100 * settings.coverage
         return (
-            f"along a part of the screw there may be a zone wider than {limit:g} mm: {part:.0f} % of its surface, less "
-            f"than the {least:.0f} % that count as loosening"
+            f"along a part of the screw there may be a zone wider than {limit:g} mm: {part:.0f} % of what could be "
+            f"judged, less than the {least:.0f} % that count as loosening"
         )
     if interval[1] <= limit and covered < settings.coverage / 2:
         return "no wide zone is seen piece by piece, but over the whole screw one cannot be ruled out"
     return (
         f"the width of the zone is between {interval[0]:.1f} and {interval[1]:.1f} mm over most of the screw, and "
-        f"{part:.0f} % of its surface seem to have more than {limit:g} mm"
+        f"{part:.0f} % of what could be judged seem to have more than {limit:g} mm"
     )
 
 
