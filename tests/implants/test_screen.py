@@ -89,10 +89,14 @@ def test_depths_with_one_or_two_pieces_are_no_length() -> None:
     judged = np.zeros((8, 12), dtype=bool)
     judged[:5, 0], judged[5:, :6] = True, True
     widths = np.where(np.arange(8)[:, None] < 5, 2.0, 0.0) * np.ones(12)
-    assert _Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25)[0] == 0.0
-    assert _Surface(2 - widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25) == (12.0, False, True)
+
+    def extent_mm(widths_mm: FloatArray) -> tuple[float, bool, bool]:
+        return _Surface(widths_mm, judged, judged, np.full((8, 12), 9.0), 4.0).extent_mm(1.0, 0.5, 0.25)
+
+    assert extent_mm(widths)[0] == 0.0
+    assert extent_mm(2 - widths) == (12.0, False, True)
     judged[5:] = judged[:1]
-    assert np.isnan(_Surface(widths, judged, 4.0).extent_mm(1.0, 0.5, 0.25)[0])
+    assert np.isnan(extent_mm(widths)[0])
 
 
 def test_what_the_header_leaves_open_is_noted() -> None:
