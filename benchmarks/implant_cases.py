@@ -27,7 +27,9 @@ from spineimg.implants.model import HaloMap, ImplantScreen, Rod, Screw
 from spineimg.implants.screen import screen_implants
 from spineimg.phantom import Phantom, varied_postop
 from spineimg.phantom.implant_truth import inside, rod_json, screw_json
+from spineimg.phantom.implants import HaloForm, Lucency, ScrewSpec
 from spineimg.phantom.postop import PostopSpec
+from spineimg.phantom.spine import Change
 from spineimg.volume import ArraySource, CTVolume, SeriesInfo
 
 FloatArray = npt.NDArray[np.float64]
@@ -43,6 +45,11 @@ SEEDS = _FINE_SEEDS + _OTHER_SEEDS
 """Those of the report: all from 3380 to 3469 at good resolution, and some among them with thicker slices, larger
 voxels, a sharp kernel and artefact reduction, chosen by the scanner alone. Seeds below 3379 are for tuning, those of
 earlier reports among them."""
+LOOSE_SEEDS = tuple(range(3551, 3561))
+"""Those of `loose_postop` in the report; 3501 to 3550 are for tuning."""
+_ALL_LOOSE = range(3501, 3600)
+_LOOSE_WIDTH_MM, _LOOSE_BONE_HU = (0.75, 3.0), (60.0, 200.0)
+_LOOSE_FORMS: tuple[HaloForm, ...] = ("tip cone", "head cone", "double cone", "half")
 _SAME_SCREW_MM, _SAME_SCREW_DEG, _SAME_GAP_MM = 4.0, 15.0, 6.0
 """So near the middle of a found shaft comes to the true shaft, a found gap to the true gap, if they are the same."""
 _ROD_MM = 3.0
@@ -71,7 +78,7 @@ class Case:
 
 def case(seed: int, folder: Path | None = None) -> Case:
     """One case, read from the folder when it is there, else made (and written there when there is a folder)."""
-    phantom = varied_postop(seed)
+    phantom = loose_postop(seed) if seed in _ALL_LOOSE else varied_postop(seed)
     path = folder / f"{seed}.npz" if folder else None
     if path and path.exists():
         with np.load(path) as kept:
@@ -83,6 +90,50 @@ def case(seed: int, folder: Path | None = None) -> Case:
         np.savez(partial, hu=hu, truth=json.dumps(truth))
         partial.replace(path)
     return _case(seed, phantom, hu, truth)
+
+
+def loose_postop(seed: int) -> Phantom:
+    """`varied_postop`, always at good resolution, with a zone around about half of the screws.
+
+    Widths are spread evenly over 0.75-3 mm, two thirds of the zones as wide all along, the rest in every other form;
+    bone of 60-200 HU. Metal, rods, aim, scale, spectrum, scatter, geometry and noise are those of `varied_postop`; no
+    screw is broken.
+    """
+    phantom, random = varied_postop(seed), np.random.default_rng([seed, 9])
+    assert isinstance(phantom.metal, PostopSpec)
+    spacing, thickness = ((0.5, 0.6), (0.6, 0.75), (0.8, 1.0), (1.0, 1.0))[random.integers(4)]
+    pixel = float(random.choice([0.35, 0.4, 0.45, 0.5]))
+    side = 2 * round(phantom.imaging.size[0] * phantom.imaging.pixel_mm / pixel / 2)
+    imaging = replace(
+        phantom.imaging,
+        size=(side, side),
+        pixel_mm=pixel,
+        spacing_mm=spacing,
+        thickness_mm=thickness,
+        psf_fwhm_mm=float(random.uniform(0.65, 0.95)),
+        noise_sd_hu=float(random.uniform(8, 24)),
+        kernel="B30f",
+        metal_artifact_reduction=False,
+    )
+    changes = {level: Change(hu=float(random.uniform(*_LOOSE_BONE_HU))) for level in phantom.spine.changes}
+    screws = tuple(_perhaps_loose(random, screw) for screw in phantom.metal.screws)
+    metal = replace(phantom.metal, screws=screws, sharpen=0.0, reduction=False)
+    spine = replace(phantom.spine, changes=changes)
+    return replace(phantom, spine=spine, imaging=imaging, metal=metal, name=f"postop-loose-{seed}")
+
+
+def _perhaps_loose(random: np.random.Generator, screw: ScrewSpec) -> ScrewSpec:
+    lucency = Lucency()
+    if random.random() < 0.5:
+        lucency = Lucency(
+            float(random.uniform(*_LOOSE_WIDTH_MM)),
+            "uniform" if random.random() < 2 / 3 else _LOOSE_FORMS[random.integers(len(_LOOSE_FORMS))],
+            facing_deg=float(random.uniform(0, 360)),
+            hu=float(random.uniform(30, 50)),
+            rim_mm=float(random.uniform(0.5, 1.0)) if random.random() < 0.3 else 0.0,
+            rim_hu=float(random.uniform(400, 600)),
+        )
+    return replace(screw, lucency=lucency, gap_mm=0.0)
 
 
 def _case(seed: int, phantom: Phantom, hu: npt.NDArray[np.int16], truth: Truth) -> Case:
