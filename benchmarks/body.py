@@ -247,7 +247,7 @@ def _clicks_outside(phantom: Phantom, volume: CTVolume, draw: np.random.Generato
 
 # -- the chapter ------------------------------------------------------------------------------------------------------
 
-CHAPTER_SEEDS = (1501, 1502, 1503, 1504, 1505, 1506)
+CHAPTER_SEEDS = (1751, 1752, 1753, 1754, 1755, 1756)
 """Used for nothing else."""
 CHAPTER_SLICES_MM = (1.2, 3.0, 4.8)
 
@@ -272,9 +272,10 @@ def chapter(figures: Path, progress: Callable[[str], None] = print) -> str:
 
 _INTRODUCTION = f"""\
 Random phantoms (`benchmarks/body.py`: size, curve, scoliosis to 25°, bone from 45 to 200 HU, wedges, osteophytes,
-sclerosis, narrow and bridged discs, an enhanced aorta at the body), noise SD 10-30 HU, {len(CHAPTER_SEEDS)} spines that
-nothing was tuned on. One click anywhere in the central half of every whole body; clicks within 6 cm of the spine,
-3 mm or more outside every body; and whole spines from one named click. Wrong: more than 3 mm or 5 degrees off."""
+sclerosis, narrow and bridged discs, an enhanced aorta at the body), noise SD 10-30 HU, {len(CHAPTER_SEEDS)} spines
+(seeds {CHAPTER_SEEDS[0]} to {CHAPTER_SEEDS[-1]}) that nothing was tuned on. One click anywhere in the central half of
+every whole body; clicks within 6 cm of the spine, 3 mm or more outside every body; and whole spines from one named
+click. Wrong: more than 3 mm or 5 degrees off."""
 
 
 def _clicks_table(tables: Mapping[float, Table]) -> str:

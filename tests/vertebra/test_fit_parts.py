@@ -14,6 +14,7 @@ from spineimg.rois import Ellipse, VertebraRoi
 from spineimg.vertebra.body import BodyNotFoundError
 from spineimg.vertebra.canal import best_beside, place_beside
 from spineimg.vertebra.candidates import Candidate, SpineSettings
+from spineimg.vertebra.chain import ChainSettings, _disc_scores, _Evidence
 from spineimg.vertebra.click import Clicks
 from spineimg.vertebra.endplate_model import Start, edge_of
 from spineimg.vertebra.endplates import EndplateFit
@@ -148,3 +149,15 @@ def test_a_coarse_grid_needs_an_area_instead_of_many_voxels() -> None:
         got = measure(volume, VertebraRoi("L1", ellipses=(ellipse,)))
         assert got.mean_hu == expected
         assert ("too_few_voxels" in {note.code for note in got.notes}) == (expected is None)
+
+
+def test_a_column_shorter_than_a_disc_holds_none_so_high() -> None:
+    """A canal that is in view over a few mm only. Planted: negative lengths; a click beside a body then crashed."""
+    settings, steps = ChainSettings(), 5
+    faces = np.full((3, steps), 2.0)
+    evidence = _Evidence(faces, faces, {2: faces}, np.zeros((3, 2)), np.zeros(steps))
+    heights, scores = _disc_scores(evidence, 1.0, settings)
+    none = -9.0 - settings.least_score
+    assert scores.shape == (len(heights), steps)
+    assert (scores[heights >= steps] == none).all()
+    np.testing.assert_allclose(scores[heights == 4][0], [4.0 - settings.least_score, *[none] * 4])

@@ -269,7 +269,7 @@ def _disc_scores(
     steps = len(superior)
     scores = np.full((len(heights), steps), -9.0)
     for i, height in enumerate(heights):
-        ends = steps - height
+        ends = max(steps - height, 0)
         if height >= max(4, 3 + 0.6 * slice_mm):
             scores[i, :ends] = superior[:ends] + inferior[height:]
         if height in evidence.bands:
