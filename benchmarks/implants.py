@@ -1,4 +1,7 @@
-"""How well the implant screen finds screws and measures halos, on post-operative phantoms that no setting was tuned on.
+"""How well the implant screen finds screws and measures halos, on post-operative phantoms.
+
+No setting was tuned on them, but for one rule on the first set, which later rules were checked on; `implant_cases.py`
+says which seeds are which.
 
     python -m benchmarks.implants [--cases N] [--folder CACHE]
 

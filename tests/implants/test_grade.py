@@ -174,6 +174,7 @@ def test_pieces_that_are_not_known_do_not_count() -> None:
     halo, verdict = judge(fit(2.0, known=known, cortex_mm=cortex, evidence=20.0), SHAFT, conditions())
     assert verdict is P
     assert halo.coverage_over_1mm == pytest.approx(10 / 12)
+    assert [one["coverage_over_1mm"] for one in halo.regions.values()] == pytest.approx([10 / 12] * 4)
     assert halo.map is not None
     assert np.isnan(halo.map.width_mm[:, :4]).all()
     known[:, 1:] = False

@@ -32,8 +32,6 @@ def cases(root: Path, *, csv: Path | None, quiet: bool, json: str | None) -> Non
     from spineimg.io.index import left_out
 
     rows, skipped = survey(root)
-    if skipped and not quiet:
-        sys.stderr.write(f"spineimg: below {root} {left_out(skipped)}: in no row\n")
     if csv is not None:
         write_cases(csv, rows)
     if json is not None:
@@ -42,3 +40,5 @@ def cases(root: Path, *, csv: Path | None, quiet: bool, json: str | None) -> Non
     if csv is None and json != "-" and not quiet:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(table_text(rows).encode(encoding, "replace").decode(encoding))
+    if skipped and not quiet:  # at the end: the table does not hang on who hears this
+        sys.stderr.write(f"spineimg: below {root} {left_out(skipped)}: in no row\n")

@@ -38,7 +38,7 @@ _PART_MM = (0.8, 1.4, 2.0, 2.8)
 """Largest widths of cones and halves."""
 _QUARTER_MM = (1.4, 2.0, 2.8)
 """Widths of zones of a quarter."""
-_LOOSE_MM, _NARROW_MM = 2.0, (0.0, 0.5, 1.0)
+LOOSE_MM, _NARROW_MM = 2.0, (0.0, 0.5, 1.0)
 """A zone that any scan should tell, and those it must be told from."""
 _EVEN_PART = 0.6
 """How likely zones are as wide everywhere, before the scan is seen. Engineering choice."""
@@ -59,8 +59,8 @@ class HaloFit:
     the width map, other maps counted in. evidence: logarithm of the odds, over simple forms, that nearly half of what
     can be judged is wider than the limit. part_evidence: the same of the likeliest form with a tenth that wide against
     the likeliest without; where there is evidence for much, that. evidence_if_loose: what `evidence` would be on
-    average if there were a zone of 2 mm all along; infinite where the image itself tells. trajectory_hu: bone around
-    the screw.
+    average if there were a zone of `LOOSE_MM` all along; infinite where the image itself tells. trajectory_hu: bone
+    around the screw.
     """
 
     cells: Cells
@@ -401,7 +401,7 @@ class _Fit:
         )
 
     def evidence_if_loose(self, none: Trial, around: Surroundings) -> float:
-        """The evidence on average if there were a zone of `_LOOSE_MM` all along. none: the trial without a zone.
+        """The evidence on average if there were a zone of `LOOSE_MM` all along. none: the trial without a zone.
 
         The image is the one that the fit without a zone predicts, with what the zone takes from bone; of its noise only
         the size counts, in the misfit.
@@ -414,7 +414,7 @@ class _Fit:
             outer = np.maximum(self.disc(width, self.front), columns.metal)
             return outer, self.rim(width, outer)
 
-        (bare, rim), loose = discs(0.0), discs(_LOOSE_MM)
+        (bare, rim), loose = discs(0.0), discs(LOOSE_MM)
         taken = (solution.bone_hu - sum(self.settings.halo_hu) / 2) * (loose[0] - bare)
         shown = columns.hu - solution.residual - solution.rim_hu * (rim - bare) - taken
         image = replace(columns, hu=shown)

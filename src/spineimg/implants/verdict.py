@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.special import ndtri
 
 from spineimg.geometry import FloatArray
-from spineimg.implants.halo import HaloFit
+from spineimg.implants.halo import LOOSE_MM, HaloFit
 from spineimg.implants.model import Halo, HaloMap, Loosening, Shaft
 from spineimg.implants.psf import Psf
 from spineimg.implants.unrolled import BoolArray
@@ -59,6 +59,16 @@ class _Surface:
         at the cortex."""
         widths = np.where(self.judged, self.width_mm, np.minimum(self.width_mm, self.cortex_mm))
         return float(np.mean(widths[self.judged | self.in_bone] > limit_mm))
+
+    def of_depths(self, rows: BoolArray) -> _Surface:
+        """A part of the depths."""
+        return replace(
+            self,
+            width_mm=self.width_mm[rows],
+            judged=self.judged[rows],
+            in_bone=self.in_bone[rows],
+            cortex_mm=self.cortex_mm[rows],
+        )
 
     def extent_mm(self, limit_mm: float, part_wide: float, part_judged: float) -> tuple[float, bool, bool]:
         """Longest run of depths of whose judged part so much is wider than the limit; nan where no depth is known.
@@ -224,8 +234,9 @@ def _verdict(
         doubt, plain = _doubt_of_none(fit, surface, settings), Loosening.ABSENT
     elif -settings.counter_evidence < fit.evidence < settings.evidence and not _told_if_loose(fit, settings):
         return Loosening.NOT_ASSESSED, (
-            f"beside noise and streaks of {fit.noise_hu:.0f} HU bone is too little brighter than what fills a zone: "
-            "even one of 2 mm all along might not be told from none"
+            f"even a zone of {LOOSE_MM:g} mm all along might not be told from none here, with "
+            f"{100 * float(np.mean(surface.judged)):.0f} % of the surface judged, bone of "
+            f"{float(np.median(fit.bone_hu[surface.judged])):.0f} HU, noise and streaks of {fit.noise_hu:.0f} HU"
         )
     else:
         doubt, plain = _unclear(fit, covered, interval, settings), Loosening.INDETERMINATE
@@ -233,7 +244,7 @@ def _verdict(
 
 
 def _told_if_loose(fit: HaloFit, settings: VerdictSettings) -> bool:
-    """Whether a zone of 2 mm would bring the odds that `present` needs, with the power asked for.
+    """Whether a zone of `LOOSE_MM` would bring the odds that `present` needs, with the power asked for.
 
     The logarithm of the odds of two fixed images in normal noise has a variance of twice its mean.
     """
@@ -323,13 +334,13 @@ def _regions(
     }
     out: dict[str, dict[str, float | None]] = {}
     for name, (low, high) in ranges.items():
-        rows = (depths_mm >= low) & (depths_mm < high)
-        widths = surface.width_mm[rows][surface.judged[rows]]
+        part = surface.of_depths((depths_mm >= low) & (depths_mm < high))
+        widths = part.width_mm[part.judged]
         known = len(widths) > 0
         out[name] = {
             "width_median_mm": float(np.median(widths)) if known else None,
             "width_p90_mm": float(np.percentile(widths, 90)) if known else None,
-            "coverage_over_1mm": float(np.mean(widths > limit)) if known else None,
+            "coverage_over_1mm": part.coverage_in_bone(limit) if known else None,
         }
     return out
 

@@ -38,9 +38,7 @@ class Skipped:
 
 
 def left_out(skipped: Sequence[Skipped]) -> str:
-    """How many files or folders cannot be used, and why the first one cannot; empty for none."""
-    if not skipped:
-        return ""
+    """How many files or folders, at least one, cannot be used, and why the first one cannot."""
     which = "" if len(skipped) == 1 else "the first: "
     return f"{len(skipped)} cannot be used ({which}{skipped[0].path}: {skipped[0].reason})"
 
