@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from spineimg.geometry import Geometry
-from spineimg.implants.axis import fit_shaft
+from spineimg.implants.axis import fit_shaft, with_shared_thread
 from spineimg.implants.cylinder import blur_across, frame, side_values, tip_values
 from spineimg.implants.given import GivenScrew, refined
 from spineimg.implants.metal_map import map_metal
@@ -30,8 +31,6 @@ def test_the_model_is_a_blurred_cylinder() -> None:
 
     Planted: variances of the edge's normal and tangent swapped.
     """
-    from scipy import ndimage
-
     step, radius, widths = 0.05, 2.5, (0.5, 1.4)
     grid = np.arange(-6, 6, step)
     x, z = np.meshgrid(grid, grid, indexing="ij")
@@ -119,6 +118,37 @@ def test_a_clean_clipped_flank_tells_the_blur(widths: tuple[float, float]) -> No
     again = fit_shaft(metal, piece.start, piece.end, 3.2, psf)
     assert again is not None
     assert again.radius_mm == pytest.approx(piece.radius, abs=0.06)
+
+
+def test_starved_rays_smear_a_shaft_sideways() -> None:
+    """Its sides above and below tell the radius. Planted: no smear in the fit (0.25 mm too thick)."""
+    build = _one()
+    volume, piece = build.volume(), build.screws["0-left"]
+    hu = np.stack([volume.read(k) for k in range(volume.geometry.shape[0])]).astype(np.float64)
+    # Metal is drawn out along each row, as rays from side to side do.
+    drawn = np.minimum(np.maximum(ndimage.uniform_filter1d(hu, 5, axis=2), hu), 3071.0)
+    metal = map_metal(replace(volume, source=ArraySource(drawn.astype(np.int16))))
+    fit = fit_shaft(metal, piece.start, piece.end, 3.2, Psf(0.9, 0.9))
+    assert fit is not None
+    assert fit.radius_mm == pytest.approx(piece.radius, abs=0.08)
+    assert fit.smear_mm > 0.3
+    whole = fit_shaft(map_metal(build.volume(3071.0)), piece.start, piece.end, 3.2, Psf(0.9, 0.9))
+    assert whole is not None
+    assert abs(whole.smear_mm) < 0.1
+
+
+def test_a_hidden_thread_is_that_of_the_others() -> None:
+    """Planted: the mean over all, the hidden ones as none."""
+    build = _one()
+    piece = build.screws["0-left"]
+    fit = fit_shaft(map_metal(build.volume()), piece.start, piece.end, 3.2, Psf(0.9, 0.9))
+    assert fit is not None
+    seen = [replace(fit, thread=Thread(crest_mm=crest, pitch_mm=2.75)) for crest in (0.3, 0.4, 0.5)]
+    marked = replace(fit, is_found=False)
+    shared = with_shared_thread([fit, *seen, marked])
+    assert [one.thread.crest_mm for one in shared] == [0.4, 0.3, 0.4, 0.5, None]
+    assert shared[0].thread.pitch_mm is None
+    assert with_shared_thread([fit, fit]) == [fit, fit]
 
 
 def test_a_streaked_clipped_flank_does_not_tell_the_blur() -> None:

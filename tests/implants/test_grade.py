@@ -1,5 +1,7 @@
 """Verdicts, Silva's type, Nam's definitions and the construct's numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -126,6 +128,22 @@ def test_a_wide_map_alone_is_not_enough() -> None:
     assert judge(fit(0.1, evidence=5.0), SHAFT, conditions())[1] is I
 
 
+@pytest.mark.parametrize(("noise_hu", "smear_mm"), [(110.0, 0.0), (60.0, 1.1)])
+def test_among_strong_streaks_a_zone_needs_clear_evidence_and_none_is_never_plain(
+    noise_hu: float, smear_mm: float
+) -> None:
+    """Planted: the size of the streaks, or of the smear, not asked for."""
+    shaft = replace(SHAFT, smear_mm=smear_mm)
+    assert judge(fit(2.0, noise_hu=noise_hu, evidence=15.0), shaft, conditions())[1] is I
+    assert judge(fit(2.0, noise_hu=noise_hu, evidence=21.0), shaft, conditions())[1] is P
+    halo, verdict = judge(fit(0.1, noise_hu=noise_hu), shaft, conditions())
+    assert verdict is I
+    assert "streaks" in halo.reason
+    for calm in (fit(2.0, noise_hu=90.0, evidence=15.0), fit(2.0, noise_hu=90.0, evidence=4.5)):
+        assert judge(calm, replace(SHAFT, smear_mm=0.9), conditions())[1] is P
+    assert judge(fit(0.1, noise_hu=90.0), replace(SHAFT, smear_mm=0.9), conditions())[1] is A
+
+
 def test_an_interval_that_holds_the_limit_needs_clear_evidence() -> None:
     """Planted: the odds alone (`present`)."""
     halo, verdict = judge(fit(1.3, 0.2, evidence=10.0), SHAFT, conditions())
@@ -155,9 +173,9 @@ def test_soft_bone_is_not_called_free_of_a_zone() -> None:
 
 
 def test_nothing_is_said_where_even_a_wide_zone_would_not_be_told() -> None:
-    """80 % of normal odds of mean m and variance 2 m reach 6 from m = 9.7 on. Planted: the mean alone held against 6;
+    """80 % of normal odds of mean m and variance 2 m reach 4 from m = 7.2 on. Planted: the mean alone held against 4;
     a plain `absent` withheld."""
-    for mean, verdict in ((9.5, N), (10.0, I), (np.inf, I)):
+    for mean, verdict in ((7.0, N), (7.5, I), (np.inf, I)):
         halo, found = judge(fit(1.0, evidence=1.0, evidence_if_loose=mean), SHAFT, conditions())
         assert found is verdict
         assert ("2 mm all along" in halo.reason) is (verdict is N)

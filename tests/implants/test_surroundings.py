@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spineimg.implants.surroundings import NOWHERE_MM, Surroundings, look_around
+from spineimg.implants.surroundings import NOWHERE_MM, Surroundings, is_concentric, look_around
 from spineimg.implants.widthfield import widths_from
 
 SHAPE = (8, 12)
@@ -13,19 +13,20 @@ GRID = np.arange(0, 3.51, 0.25)
 def _look(
     cortex_mm: float | None = None,
     outside_hu: float | None = None,
+    sectors: int = 6,
     sd_hu: float = 10.0,
     before_hu: float = 150.0,
     beyond_hu: float = -50.0,
 ) -> Surroundings:
-    """Bone of 150 HU; in the first six sectors a bright band with something before and beyond it, or something else all
+    """Bone of 150 HU; in the first sectors a bright band with something before and beyond it, or something else all
     over, and three times the noise."""
     random = np.random.default_rng(4)
     count = 60
     piece = np.repeat(np.arange(96), count)
     away = random.uniform(0.4, 4.5, len(piece))
-    sd = np.where(piece % 12 < 6, 3 * sd_hu, sd_hu)
+    sd = np.where(piece % 12 < sectors, 3 * sd_hu, sd_hu)
     hu = np.full(len(piece), 150.0)
-    changed = piece % 12 < 6
+    changed = piece % 12 < sectors
     if outside_hu is not None:
         hu[changed] = outside_hu
     if cortex_mm is not None:
@@ -38,11 +39,11 @@ def _look(
 
 def test_cortex_is_found_where_it_begins() -> None:
     """Planted: the crest's distance in place of the flank's."""
-    seen = _look(cortex_mm=2.5)
+    seen = _look(cortex_mm=2.5, sectors=5)
     assert seen.bone_hu == pytest.approx(150, abs=5)
-    assert seen.has_cortex.reshape(SHAPE)[:, :6].all()
-    assert not seen.has_cortex.reshape(SHAPE)[:, 6:].any()
-    assert seen.cortex_mm.reshape(SHAPE)[:, :6] == pytest.approx(np.full((8, 6), 2.5), abs=0.5)
+    assert seen.has_cortex.reshape(SHAPE)[:, :5].all()
+    assert not seen.has_cortex.reshape(SHAPE)[:, 5:].any()
+    assert seen.cortex_mm.reshape(SHAPE)[:, :5] == pytest.approx(np.full((8, 5), 2.5), abs=0.5)
     assert (seen.reach_mm[seen.has_cortex] < 3.6).all()
     assert (seen.reach_mm[~seen.has_cortex] == NOWHERE_MM).all()
 
@@ -51,9 +52,35 @@ def test_a_bright_rim_around_a_zone_is_no_cortex() -> None:
     """It is dark on its inner side and has bone beyond; without either it is cortex. Planted: the dark side alone."""
     assert not _look(1.8, before_hu=40.0, beyond_hu=150.0, sd_hu=5.0).has_cortex.any()
     for before, beyond in ((150.0, 150.0), (40.0, 40.0), (150.0, -50.0)):
-        seen = _look(1.8, before_hu=before, beyond_hu=beyond, sd_hu=5.0).has_cortex.reshape(SHAPE)
-        assert seen[:, :6].all()
-        assert not seen[:, 6:].any()
+        seen = _look(1.8, sectors=5, before_hu=before, beyond_hu=beyond, sd_hu=5.0).has_cortex.reshape(SHAPE)
+        assert seen[:, :5].all()
+        assert not seen[:, 5:].any()
+
+
+@pytest.mark.parametrize("slope_mm", [0.0, 0.25])
+def test_a_band_equally_far_off_all_around_is_a_rim(slope_mm: float) -> None:
+    """Also where its distance grows along the screw; bands on a side or two, or all around but at all distances, are
+    cortex. Planted: one distance for the whole screw; the front half not asked."""
+    depths = np.arange(8)[:, None]
+    rim = np.broadcast_to(1.4 + slope_mm * depths, SHAPE).copy()
+    rim[:, 10] = NOWHERE_MM
+    assert (is_concentric(rim, np.ones(SHAPE, bool)) == (rim < NOWHERE_MM)).all()
+    # Cortex behind it, in the pedicle, stays cortex.
+    rim[:3, 2:5] = 3.5
+    assert not is_concentric(rim, np.ones(SHAPE, bool))[:3, 2:5].any()
+    one_side = np.full(SHAPE, NOWHERE_MM)
+    one_side[:, 1:5] = 1.4
+    assert not is_concentric(one_side, np.ones(SHAPE, bool)).any()
+    scattered = np.random.default_rng(3).uniform(0.8, 5.0, SHAPE)
+    assert not is_concentric(scattered, np.ones(SHAPE, bool)).any()
+    behind = np.full(SHAPE, NOWHERE_MM)
+    behind[:4] = 1.4
+    assert not is_concentric(behind, np.ones(SHAPE, bool)).any()
+
+
+def test_a_rim_is_no_cortex_even_in_soft_bone() -> None:
+    """Planted: found, and still called cortex."""
+    assert not _look(1.8, sectors=12, before_hu=40.0, beyond_hu=90.0, sd_hu=5.0).has_cortex.any()
 
 
 def test_noise_is_each_pieces_own() -> None:

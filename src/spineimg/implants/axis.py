@@ -8,6 +8,7 @@ it, only the lower flank is there, and one parameter, the radius, is fitted to i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ _STEEP = 0.75
 """What runs along the patient, nearer to that than the angle of this cosine, is not smeared: rays cross it briefly."""
 _FLAT = 0.6
 """Directions flatter than this (`flatness`) lie in the smear of starved rays. Engineering choice."""
+_SMEARED_MM = 0.2
+"""A shaft that stands out so much farther in the slice plane is smeared. Engineering choice: the blur's own error makes
+up to 0.15 mm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class ShaftFit:
     """A fitted shaft. axis: depth 0 is anywhere on it; head_mm, tip_mm: depths of its ends; cone_mm: length of the
     tip's taper; radius_mm: of the plain cylinder that the blurred image equals; thread: what stands over it; misfit:
     rms of the edge's residuals, in parts of the metal; has_head: a wider piece of metal stands at the head's end;
-    is_found: the shaft is the image's, not only a reader's mark where no cylinder of metal was found."""
+    is_found: the shaft is the image's, not only a reader's mark where no cylinder of metal was found; smear_mm: how much
+    farther starved rays make it stand out in the slice plane."""
 
     axis: Frame
     head_mm: float
@@ -72,6 +77,7 @@ class ShaftFit:
     misfit: float
     has_head: bool
     is_found: bool = True
+    smear_mm: float = 0.0
 
     @property
     def outer_radius_mm(self) -> float:
@@ -107,6 +113,7 @@ class SideFit:
     edge: Edge
     thread: Thread
     misfit: float
+    smear_mm: float = 0.0
 
 
 def fit_shaft(
@@ -131,13 +138,38 @@ def fit_shaft(
         return None
     blur = blur_across(side.axis, psf, metal.geometry.normal_lps)
     places = side.axis.places(points)
-    tip, cone = fit_tip(places, hu, side.radius_mm, length / 2, side.edge, blur)
+    # Smear is full in the slice plane and none across it.
+    around_mm = side.radius_mm + (0.0 if side.edge.core is not None else side.smear_mm / 2)
+    tip, cone = fit_tip(places, hu, around_mm, length / 2, side.edge, blur)
     # Beside dense metal the smear in the slice plane would pass for the tulip.
     across = flatness(places, side.axis, metal.geometry.normal_lps) < (1.1 if side.edge.core is None else _FLAT)
     head, has_head = find_head(places[across], hu[across], side.radius_mm, -length / 2, side.edge, blur)
     if tip - head < 5.0:
         return None
-    return ShaftFit(side.axis, head, tip, side.radius_mm, cone, side.edge, side.thread, side.misfit, has_head)
+    return ShaftFit(
+        side.axis,
+        head,
+        tip,
+        side.radius_mm,
+        cone,
+        side.edge,
+        side.thread,
+        side.misfit,
+        has_head,
+        smear_mm=side.smear_mm,
+    )
+
+
+def with_shared_thread(fits: Sequence[ShaftFit]) -> list[ShaftFit]:
+    """Where streaks hide a shaft's thread, it has the height of those that are seen: a construct is of one make."""
+    seen = [fit.thread.crest_mm for fit in fits if fit.thread.crest_mm is not None]
+    if not seen:
+        return list(fits)
+    crest = float(np.median(seen))
+    return [
+        replace(fit, thread=replace(fit.thread, crest_mm=crest)) if fit.is_found and fit.thread.crest_mm is None else fit
+        for fit in fits
+    ]
 
 
 def fit_piece(
@@ -209,7 +241,8 @@ def _fit_side(
 ) -> SideFit | None:
     """Axis and radius by least squares on the voxels around the edge. start: axis, radius and length to begin with."""
     rough, radius, length = start
-    smeared = _is_smeared(metal, rough)
+    shown_smear = _shows_smear(metal, rough)
+    dense = shown_smear and metal.dense
     axis = _straightened(rough, points, hu, length, metal.brighter, settings)
     if axis is None:
         return None
@@ -221,14 +254,14 @@ def _fit_side(
         places = axis.places(points)
         places, value = places[kept := (places[:, 0] > low) & (places[:, 0] < high)], hu[kept]
         edge = edge_of(places, value, radius, blur, metal.scale_end_hu, metal.dense_hu, settings.edge)
-        edge = with_core(edge, places, value, radius) if smeared else edge
+        edge = with_core(edge, places, value, radius) if dense else edge
         rho = np.hypot(places[:, 1], places[:, 2])
         near = (rho < radius + 1.5) & (rho > radius - 1.5)
         if np.count_nonzero(near) < 30:
             return None
         place, value = thinned(places[near], 3000), thinned(value[near], 3000)
-        flat = flatness(place, axis, normal) if smeared else np.zeros(len(place))
-        shown = blur if smeared else thread.widened(blur)
+        flat = flatness(place, axis, normal) if shown_smear else np.zeros(len(place))
+        shown = blur if dense else thread.widened(blur)
         moved = _moved(place, value, (radius + thread.over_mm(place), smear, flat), edge, shown)
         if moved is None:
             return None
@@ -238,19 +271,19 @@ def _fit_side(
         # The thread is looked for once, on a settled axis; then it is held, and made sharper by what is left of it.
         along = float(np.sqrt(blur[0, 0]))
         if attempt == 1:
-            seen = flat < _FLAT
+            seen = flat < (_FLAT if dense or smear[0] > _SMEARED_MM else 1.1)
             thread = find_thread(place[seen], residuals[seen], by_radius[seen], along, radius, settings.thread)
             if thread.crest_mm is None:
                 break
         elif attempt > 1:
             thread = sharpened(thread, place, residuals, by_radius, along, radius)
-    return SideFit(axis, (low, high), radius, edge, thread, misfit)
+    return SideFit(axis, (low, high), radius, edge, thread, misfit, float(smear[0]))
 
 
-def _is_smeared(metal: MetalMap, axis: Frame) -> bool:
+def _shows_smear(metal: MetalMap, axis: Frame) -> bool:
     """Whether starved rays may smear a shaft from side to side, and the slices show its sides above and below."""
     flat = abs(float(axis.along @ metal.geometry.normal_lps)) < _STEEP
-    return metal.dense and flat and metal.geometry.spacing_mm[0] <= _THICK_SLICE_MM
+    return flat and metal.geometry.spacing_mm[0] <= _THICK_SLICE_MM
 
 
 def _moved(

@@ -46,10 +46,11 @@ def left_over(voxels: ShellVoxels, away_mm: FloatArray, settings: HaloSettings) 
 def edge_terms(
     voxels: ShellVoxels, radius: float, sds: tuple[float, float], length: float, thread: float
 ) -> FloatArray:
-    """(n, 10) the blurred metal and its changes: with radius, x, y, tilt in x and y, both blurs, half and full thread.
+    """(n, 11) the blurred metal and its changes: with radius, x, y, tilt in x and y, both blurs, half and full thread,
+    and smear.
 
-    Changes are for 1 mm; of the blurs, for their own size. The last two are what metal loses when half the thread's
-    depth, and all of it, is taken off.
+    Changes are for 1 mm; of the blurs, for their own size. Half and full thread are what metal loses when half the
+    thread's depth, and all of it, is taken off; smear is how starved rays widen it in the slice plane.
     """
     x, y = voxels.x_mm, voxels.y_mm
     h = 0.02
@@ -63,7 +64,8 @@ def edge_terms(
     lever = 2 * voxels.depth_mm / length - 1
     softer = [(disc(d1=h) - disc(d1=-h)) / (2 * h) * sds[0], (disc(d2=h) - disc(d2=-h)) / (2 * h) * sds[1]]
     core = [disc(radius - thread / 2) - metal, disc(radius - thread) - metal]
-    return np.column_stack([metal, wider, *across, *(a * lever for a in across), *softer, *core])
+    smear = wider * np.square(x / voxels.distance_mm)
+    return np.column_stack([metal, wider, *across, *(a * lever for a in across), *softer, *core, smear])
 
 
 def with_priors(
@@ -72,7 +74,8 @@ def with_priors(
     """Columns, prior means and standard deviations: metal in units of its level, the basis at a spread of 1."""
     size = np.maximum(basis.std(axis=0), 1e-12)
     values = np.column_stack([edge * level, basis / size])
-    # Metal's level to 10 %, radius and place to 0.1 mm, blur to 8 %, threads of any depth; the basis as good as free.
-    mean = np.array([1.0, *[0.0] * 7, 0.35, 0.35, *[0.0] * basis.shape[1]])
-    sd = np.array([0.3 if clipped else 0.1, *[0.1] * 5, 0.08, 0.08, 0.4, 0.4, *[500.0] * basis.shape[1]])
+    # Metal's level to 10 %, radius and place to 0.1 mm, blur to 8 %, threads of any depth, some smear; the basis as good
+    # as free.
+    mean = np.array([1.0, *[0.0] * 7, 0.35, 0.35, 0.0, *[0.0] * basis.shape[1]])
+    sd = np.array([0.3 if clipped else 0.1, *[0.1] * 5, 0.08, 0.08, 0.4, 0.4, 0.4, *[500.0] * basis.shape[1]])
     return values, mean, sd

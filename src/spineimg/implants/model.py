@@ -33,7 +33,7 @@ class Shaft:
     """A screw's shaft as a cylinder of the outer thread's diameter.
 
     head_lps_mm: where the shaft meets the tulip. metal_hu: level of the metal that the fit used; clipped: the scale
-    ends below the metal's own HU.
+    ends below the metal's own HU; smear_mm: how much farther it stands out in the slice plane, smeared by starved rays.
     """
 
     head_lps_mm: Vector
@@ -42,6 +42,7 @@ class Shaft:
     metal_hu: float
     clipped: bool
     notes: tuple[Note, ...] = ()
+    smear_mm: float = 0.0
 
     @property
     def length_mm(self) -> float:

@@ -228,28 +228,34 @@ def _verdict(
             "cannot be told"
         )
     covered = surface.coverage(limit)
-    if covered >= settings.coverage and fit.evidence >= settings.evidence:
+    needed = settings.clear_evidence if _is_strained(fit, shaft, settings) else settings.evidence
+    if covered >= settings.coverage and fit.evidence >= needed:
         doubt, plain = _doubt_of_a_zone(fit, surface, shaft, interval, settings), Loosening.PRESENT
     elif covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence <= -settings.counter_evidence:
-        doubt, plain = _doubt_of_none(fit, surface, settings), Loosening.ABSENT
-    elif -settings.counter_evidence < fit.evidence < settings.evidence and not _told_if_loose(fit, settings):
+        doubt, plain = _doubt_of_none(fit, surface, shaft, settings), Loosening.ABSENT
+    elif -settings.counter_evidence < fit.evidence < needed and not _told_if_loose(fit, needed, settings):
         return Loosening.NOT_ASSESSED, (
             f"even a zone of {LOOSE_MM:g} mm all along might not be told from none here, with "
             f"{100 * float(np.mean(surface.judged)):.0f} % of the surface judged, bone of "
             f"{float(np.median(fit.bone_hu[surface.judged])):.0f} HU, noise and streaks of {fit.noise_hu:.0f} HU"
         )
     else:
-        doubt, plain = _unclear(fit, covered, interval, settings), Loosening.INDETERMINATE
+        doubt, plain = _unclear(fit, covered, interval, needed, settings), Loosening.INDETERMINATE
     return (Loosening.INDETERMINATE if doubt else plain), doubt
 
 
-def _told_if_loose(fit: HaloFit, settings: VerdictSettings) -> bool:
+def _is_strained(fit: HaloFit, shaft: Shaft, settings: VerdictSettings) -> bool:
+    """Whether streaks are so strong that the model of hardening is known to fail at times."""
+    return fit.noise_hu > settings.strained_noise_hu or shaft.smear_mm > settings.strained_smear_mm
+
+
+def _told_if_loose(fit: HaloFit, needed: float, settings: VerdictSettings) -> bool:
     """Whether a zone of `LOOSE_MM` would bring the odds that `present` needs, with the power asked for.
 
     The logarithm of the odds of two fixed images in normal noise has a variance of twice its mean.
     """
     mean = max(fit.evidence_if_loose, 0.0)
-    return not np.isfinite(mean) or mean - ndtri(settings.power) * np.sqrt(2 * mean) >= settings.evidence
+    return not np.isfinite(mean) or mean - ndtri(settings.power) * np.sqrt(2 * mean) >= needed
 
 
 def _doubt_of_a_zone(
@@ -277,8 +283,10 @@ def _doubt_of_a_zone(
     return ""
 
 
-def _doubt_of_none(fit: HaloFit, surface: _Surface, settings: VerdictSettings) -> str:
+def _doubt_of_none(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettings) -> str:
     """Why a screw around which no wide zone is seen is not `absent`; empty when it is."""
+    if _is_strained(fit, shaft, settings):
+        return "no wide zone is seen, but among streaks as strong as these one can be hidden"
     if fit.trajectory_hu is not None and fit.trajectory_hu < settings.faint_bone_hu:
         return f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
     if fit.part_evidence > settings.part_evidence:
@@ -292,10 +300,12 @@ def _doubt_of_none(fit: HaloFit, surface: _Surface, settings: VerdictSettings) -
     return ""
 
 
-def _unclear(fit: HaloFit, covered: float, interval: tuple[float, float], settings: VerdictSettings) -> str:
+def _unclear(
+    fit: HaloFit, covered: float, interval: tuple[float, float], needed: float, settings: VerdictSettings
+) -> str:
     """Why a screw is neither loose nor not loose."""
     limit, part = settings.width_mm, 100 * covered
-    if fit.evidence >= settings.evidence and covered >= settings.coverage / 4:
+    if fit.evidence >= needed and covered >= settings.coverage / 4:
         least = 100 * settings.coverage
         return (
             f"along a part of the screw there may be a zone wider than {limit:g} mm: {part:.0f} % of what could be "

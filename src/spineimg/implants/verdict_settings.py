@@ -26,11 +26,25 @@ class VerdictSettings:
         "It must be that wide over at least this part of the surface that lies in bone.",
     )
     evidence: float = setting(
-        6.0,
+        4.0,
         "",
         (0.0, 100.0),
-        "tuning phantoms: at most 4.2 around fixed screws, 25 and more with 2 mm and above; 6 is 400 to 1",
+        "phantoms: at most -0.7 around 130 titanium screws without a zone; 4 is 55 to 1",
         "Logarithm of the odds that the zone is wide, over simple forms, that `present` needs.",
+    )
+    strained_noise_hu: float = setting(
+        100.0,
+        "HU",
+        (30.0, 500.0),
+        "phantoms: with more, odds up to 14 are found around fixed screws of cobalt-chrome and steel",
+        "With larger residuals of the fit, a zone needs `clear_evidence`, and `absent` is not said.",
+    )
+    strained_smear_mm: float = setting(
+        1.0,
+        "mm",
+        (0.2, 3.0),
+        "phantoms: titanium up to 1.0 at 100 kVp, cobalt-chrome and steel where the scale ends below them 0.4-1.6",
+        "The same around a screw that starved rays widen in the slice plane by more than this.",
     )
     clear_evidence: float = setting(
         20.0,
@@ -38,7 +52,7 @@ class VerdictSettings:
         (0.0, 1000.0),
         "phantoms where 1 mm lay in the interval: 10 around a zone of 0.04 mm among cobalt-chrome; 9, 21 and 78 around "
         "zones of 2.5-3 mm over half of the surface",
-        "The same where the interval of the width holds the limit.",
+        "The same where the interval of the width holds the limit, and among strong streaks.",
     )
     counter_evidence: float = setting(
         3.0,
