@@ -143,7 +143,7 @@ def fit_shaft(
     tip, cone = fit_tip(places, hu, around_mm, length / 2, side.edge, blur)
     # Beside dense metal the smear in the slice plane would pass for the tulip.
     across = flatness(places, side.axis, metal.geometry.normal_lps) < (1.1 if side.edge.core is None else _FLAT)
-    head, has_head = find_head(places[across], hu[across], side.radius_mm, -length / 2, side.edge, blur)
+    head, has_head = find_head(places[across], hu[across], around_mm, -length / 2, side.edge, blur)
     if tip - head < 5.0:
         return None
     return ShaftFit(
