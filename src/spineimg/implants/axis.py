@@ -309,7 +309,8 @@ def _moved(
         moved = places.copy()
         moved[:, 1] -= x[0] + x[2] * places[:, 0] / half
         moved[:, 2] -= x[1] + x[3] * places[:, 0] / half
-        added = (x[5] + x[6] * places[:, 0] / half) * flat if smeared else 0.0
+        # Less than none would be the slices' blur, which is held.
+        added = np.maximum(x[5] + x[6] * places[:, 0] / half, 0.0) * flat if smeared else 0.0
         return side_values(moved, radius_mm + x[4] + added, blur)
 
     def residuals(x: FloatArray) -> FloatArray:
@@ -326,5 +327,5 @@ def _moved(
     more = model(found.x + 0.02 * (np.arange(len(start)) == 4))
     by_radius = np.where((fitted > low) & (fitted < high), (more - fitted) / 0.02, 0.0)
     rest = shown - np.clip(fitted, low, high)
-    smear = np.asarray(found.x[5:] if smeared else smear)
+    smear = np.array([max(found.x[5], 0.0), found.x[6]]) if smeared else smear
     return found.x[:4] / np.array([1, 1, half, half]), float(found.x[4]), smear, rest, by_radius
