@@ -45,8 +45,8 @@ SEEDS = _FINE_SEEDS + _OTHER_SEEDS
 """Those of the report: all from 3380 to 3469 at good resolution, and some among them with thicker slices, larger
 voxels, a sharp kernel and artefact reduction, chosen by the scanner alone. Seeds below 3379 are for tuning, those of
 earlier reports among them."""
-LOOSE_SEEDS = tuple(range(3551, 3561))
-"""Those of `loose_postop` in the report; 3501 to 3550 are for tuning."""
+LOOSE_SEEDS = tuple(range(3561, 3571))
+"""Those of `loose_postop` in the report; 3501 to 3560 are for tuning."""
 _ALL_LOOSE = range(3501, 3600)
 _LOOSE_WIDTH_MM, _LOOSE_BONE_HU = (0.75, 3.0), (60.0, 200.0)
 _LOOSE_FORMS: tuple[HaloForm, ...] = ("tip cone", "head cone", "double cone", "half")

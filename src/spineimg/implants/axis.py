@@ -64,8 +64,8 @@ class ShaftFit:
     """A fitted shaft. axis: depth 0 is anywhere on it; head_mm, tip_mm: depths of its ends; cone_mm: length of the
     tip's taper; radius_mm: of the plain cylinder that the blurred image equals; thread: what stands over it; misfit:
     rms of the edge's residuals, in parts of the metal; has_head: a wider piece of metal stands at the head's end;
-    is_found: the shaft is the image's, not only a reader's mark where no cylinder of metal was found; smear_mm: how much
-    farther starved rays make it stand out in the slice plane."""
+    is_found: the shaft is the image's, not only a reader's mark where no cylinder of metal was found; smear_mm: how
+    much farther starved rays make it stand out in the slice plane."""
 
     axis: Frame
     head_mm: float
@@ -166,9 +166,10 @@ def with_shared_thread(fits: Sequence[ShaftFit]) -> list[ShaftFit]:
     if not seen:
         return list(fits)
     crest = float(np.median(seen))
+    hidden = [fit.is_found and fit.thread.crest_mm is None for fit in fits]
     return [
-        replace(fit, thread=replace(fit.thread, crest_mm=crest)) if fit.is_found and fit.thread.crest_mm is None else fit
-        for fit in fits
+        replace(fit, thread=replace(fit.thread, crest_mm=crest)) if hides else fit
+        for fit, hides in zip(fits, hidden, strict=True)
     ]
 
 

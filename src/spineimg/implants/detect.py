@@ -44,8 +44,8 @@ from spineimg.volume import CTVolume
 _COBALT_CHROME_HU = 17000.0
 """What cobalt-chrome reads at 120 kVp in a polychromatic simulation; steel reads 12000-13500 HU."""
 _STARVED_MM = 0.5
-"""Where a shaft stands out so much farther in the slice plane, starved rays can hide its thread. Phantoms: up to 0.35 mm
-where threads are seen."""
+"""Where a shaft stands out so much farther in the slice plane, starved rays can hide its thread. Phantoms: up to
+0.35 mm where threads are seen."""
 _EDGE_MM = 2.0
 """A screw that ends this near to the image's edge may go on beyond it. Engineering choice: two voxels and the blur."""
 _STUB_REACH_MM = 30.0

@@ -74,8 +74,8 @@ def with_priors(
     """Columns, prior means and standard deviations: metal in units of its level, the basis at a spread of 1."""
     size = np.maximum(basis.std(axis=0), 1e-12)
     values = np.column_stack([edge * level, basis / size])
-    # Metal's level to 10 %, radius and place to 0.1 mm, blur to 8 %, threads of any depth, some smear; the basis as good
-    # as free.
+    # Metal's level to 10 %, radius and place to 0.1 mm, blur to 8 %, threads of any depth, smear to 0.4 mm; the
+    # basis as good as free.
     mean = np.array([1.0, *[0.0] * 7, 0.35, 0.35, 0.0, *[0.0] * basis.shape[1]])
     sd = np.array([0.3 if clipped else 0.1, *[0.1] * 5, 0.08, 0.08, 0.4, 0.4, 0.4, *[500.0] * basis.shape[1]])
     return values, mean, sd

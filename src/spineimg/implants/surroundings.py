@@ -169,7 +169,7 @@ def is_concentric(band_mm: FloatArray, seen: BoolArray) -> BoolArray:
     """
     depths = np.arange(len(band_mm))
     here = band_mm < NOWHERE_MM
-    middle = np.array([np.median(row[has]) if has.any() else NOWHERE_MM for row, has in zip(band_mm, here, strict=True)])
+    middle = _row_medians(np.where(here, band_mm, np.nan))
     around = here & (np.abs(band_mm - middle[:, None]) <= _CONCENTRIC_MM)
     ringed = around.sum(axis=1) >= _ALL_AROUND * np.maximum(seen.sum(axis=1), 1)
     front = depths >= int(_FRONT * len(depths))

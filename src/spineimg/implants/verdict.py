@@ -30,6 +30,8 @@ class Conditions:
     """What of the scan decides whether a halo can be judged. None is unknown. texture: see `texture.noise_texture`.
 
     brightest_hu: metal of the brightest shaft on a scale that is not clipped, 0 elsewhere; a construct is of one alloy.
+    smear_mm: how much wider starved rays make shafts in the slice plane, where the scale ends below the metal; 0
+    elsewhere.
     """
 
     slice_mm: float
@@ -38,6 +40,7 @@ class Conditions:
     psf: Psf
     texture: float = 0.0
     brightest_hu: float = 0.0
+    smear_mm: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -228,11 +231,13 @@ def _verdict(
             "cannot be told"
         )
     covered = surface.coverage(limit)
-    needed = settings.clear_evidence if _is_strained(fit, shaft, settings) else settings.evidence
+    # Streaks of cobalt-chrome and steel can look like a zone; where the scale ends below metal, smear betrays them.
+    strained = conditions.smear_mm > settings.widest_smear_mm
+    needed = settings.clear_evidence if strained else settings.evidence
     if covered >= settings.coverage and fit.evidence >= needed:
         doubt, plain = _doubt_of_a_zone(fit, surface, shaft, interval, settings), Loosening.PRESENT
     elif covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence <= -settings.counter_evidence:
-        doubt, plain = _doubt_of_none(fit, surface, shaft, settings), Loosening.ABSENT
+        doubt, plain = _doubt_of_none(fit, surface, strained, settings), Loosening.ABSENT
     elif -settings.counter_evidence < fit.evidence < needed and not _told_if_loose(fit, needed, settings):
         return Loosening.NOT_ASSESSED, (
             f"even a zone of {LOOSE_MM:g} mm all along might not be told from none here, with "
@@ -242,11 +247,6 @@ def _verdict(
     else:
         doubt, plain = _unclear(fit, covered, interval, needed, settings), Loosening.INDETERMINATE
     return (Loosening.INDETERMINATE if doubt else plain), doubt
-
-
-def _is_strained(fit: HaloFit, shaft: Shaft, settings: VerdictSettings) -> bool:
-    """Whether streaks are so strong that the model of hardening is known to fail at times."""
-    return fit.noise_hu > settings.strained_noise_hu or shaft.smear_mm > settings.strained_smear_mm
 
 
 def _told_if_loose(fit: HaloFit, needed: float, settings: VerdictSettings) -> bool:
@@ -283,10 +283,10 @@ def _doubt_of_a_zone(
     return ""
 
 
-def _doubt_of_none(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettings) -> str:
+def _doubt_of_none(fit: HaloFit, surface: _Surface, strained: bool, settings: VerdictSettings) -> str:
     """Why a screw around which no wide zone is seen is not `absent`; empty when it is."""
-    if _is_strained(fit, shaft, settings):
-        return "no wide zone is seen, but among streaks as strong as these one can be hidden"
+    if strained:
+        return "no wide zone is seen, but beside metal that is smeared as widely as this one can be hidden"
     if fit.trajectory_hu is not None and fit.trajectory_hu < settings.faint_bone_hu:
         return f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
     if fit.part_evidence > settings.part_evidence:
