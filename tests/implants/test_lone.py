@@ -9,7 +9,7 @@ import pytest
 
 from spineimg.implants.detect import Metal, find_metal
 from spineimg.volume import ArraySource, CTVolume
-from tests.implants.implant_cases import Build, errors
+from tests.implants.implant_cases import Build, construct, errors
 from tests.implants.metal_scenes import hold, screw
 
 
@@ -41,9 +41,12 @@ def test_a_bare_shaft_in_bone_is_a_screw_with_a_note(clip: float | None) -> None
 
 
 def test_a_screw_with_its_tulip_has_no_such_note() -> None:
+    """But one that no rod was found. Planted: that note on every screw."""
     metal = find_metal(hold({"one": screw([18.0, 10.0, 0.0], [-0.3, -1.0, -0.1], 42.0, 6.0)}, []).volume())
     assert len(metal.screws) == 1
+    assert "no_rod" in _codes(metal)
     assert "no_head" not in _codes(metal)
+    assert "no_rod" not in _codes(find_metal(construct(2).volume()))
 
 
 @pytest.mark.parametrize("tissue_hu", [-100.0, 50.0])

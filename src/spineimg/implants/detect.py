@@ -297,9 +297,12 @@ def _found(
 
 
 def _held_notes(screw: Candidate, rod: int | None, name: str) -> list[Note]:
-    """A note when neither a tulip nor a rod says that this is a screw."""
-    if screw.fit.has_head or rod is not None:
+    """A note when no rod was found at the screw, and another when no tulip says that it is one either."""
+    if rod is not None or not screw.fit.is_found:
         return []
+    if screw.fit.has_head:
+        text = "no rod was found at its tulip: it is broken beside it, lies close to another, or there is none"
+        return [Note("no_rod", text, name)]
     text = "neither a tulip nor a rod is at its head: a screw without its construct, or other metal of a screw's size"
     return [Note("no_head", text, name)]
 

@@ -39,7 +39,8 @@ _RIM_RINGS = 4
 """A rim is no wider: 1 mm of bone, and the blur."""
 _CONCENTRIC_MM, _ALL_AROUND = 0.5, 0.5
 """A band is a rim where so much of it stands within this of one distance, around most cross-sections. Phantoms: in the
-front half quarters of a rim's distances lie 0.2-0.6 mm apart, of cortex 1.2-4 mm. Engineering choice."""
+front half quartiles of the distances lie 0.2-1 mm apart around 20 of 26 rims, 1-4.4 mm without one. Engineering
+choice."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
