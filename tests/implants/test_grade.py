@@ -1,5 +1,7 @@
 """Verdicts, Silva's type, Nam's definitions and the construct's numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -126,16 +128,28 @@ def test_a_wide_map_alone_is_not_enough() -> None:
     assert judge(fit(0.1, evidence=5.0), SHAFT, conditions())[1] is I
 
 
-def test_beside_smeared_metal_a_zone_needs_clear_evidence_and_none_is_never_plain() -> None:
-    """Planted: the smear not asked for, in either verdict."""
-    smeared, calm = conditions(smear_mm=0.9), conditions(smear_mm=0.7)
-    assert judge(fit(2.0, evidence=15.0), SHAFT, smeared)[1] is I
-    assert judge(fit(2.0, evidence=21.0), SHAFT, smeared)[1] is P
-    halo, verdict = judge(fit(0.1), SHAFT, smeared)
-    assert verdict is I
-    assert "smeared" in halo.reason
-    assert judge(fit(2.0, evidence=4.5), SHAFT, calm)[1] is P
-    assert judge(fit(0.1), SHAFT, calm)[1] is A
+@pytest.mark.parametrize(
+    ("changes", "noise_hu", "clipped", "strained"),
+    [
+        ({"smear_mm": 0.9}, 20.0, True, True),
+        ({"smear_mm": 0.7}, 20.0, True, False),
+        ({"brightest_hu": 12000.0}, 20.0, False, True),
+        ({"brightest_hu": 8000.0}, 110.0, False, False),
+        ({}, 110.0, True, True),
+        ({}, 90.0, True, False),
+    ],
+)
+def test_in_streaks_of_heavy_metal_a_zone_needs_clear_evidence_and_none_is_never_plain(
+    changes: dict[str, float], noise_hu: float, clipped: bool, strained: bool
+) -> None:
+    """Planted: each of the three signs left out; noise asked for on every scale; `absent` said all the same."""
+    shaft = replace(SHAFT, clipped=clipped)
+    now = conditions(slice_mm=0.8, **changes)
+    assert judge(fit(2.0, noise_hu=noise_hu, evidence=15.0), shaft, now)[1] is (I if strained else P)
+    assert judge(fit(2.0, noise_hu=noise_hu, evidence=21.0), shaft, now)[1] is P
+    halo, verdict = judge(fit(0.1, noise_hu=noise_hu), shaft, now)
+    assert verdict is (I if strained else A)
+    assert ("cobalt-chrome" in halo.reason) is strained
 
 
 def test_an_interval_that_holds_the_limit_needs_clear_evidence() -> None:

@@ -97,7 +97,7 @@ def conditions_of(volume: CTVolume, metal: Metal) -> Conditions:
         psf=metal.psf,
         brightest_hu=max((shaft.metal_hu for shaft in metal.shafts if not shaft.clipped), default=0.0),
         texture=noise_texture(volume, [screw.shaft for screw in metal.screws]),
-        smear_mm=float(np.median(smears)) if (smears := [s.smear_mm for s in metal.shafts if s.clipped]) else 0.0,
+        smear_mm=float(np.median([shaft.smear_mm for shaft in metal.shafts])) if metal.shafts else 0.0,
     )
 
 

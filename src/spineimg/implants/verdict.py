@@ -30,8 +30,7 @@ class Conditions:
     """What of the scan decides whether a halo can be judged. None is unknown. texture: see `texture.noise_texture`.
 
     brightest_hu: metal of the brightest shaft on a scale that is not clipped, 0 elsewhere; a construct is of one alloy.
-    smear_mm: how much wider starved rays make shafts in the slice plane, where the scale ends below the metal; 0
-    elsewhere.
+    smear_mm: how much wider starved rays make shafts in the slice plane, the median over the scan.
     """
 
     slice_mm: float
@@ -231,8 +230,7 @@ def _verdict(
             "cannot be told"
         )
     covered = surface.coverage(limit)
-    # Streaks of cobalt-chrome and steel can look like a zone; where the scale ends below metal, smear betrays them.
-    strained = conditions.smear_mm > settings.widest_smear_mm
+    strained = _is_strained(fit, shaft, conditions, settings)
     needed = settings.clear_evidence if strained else settings.evidence
     if covered >= settings.coverage and fit.evidence >= needed:
         doubt, plain = _doubt_of_a_zone(fit, surface, shaft, interval, settings), Loosening.PRESENT
@@ -247,6 +245,17 @@ def _verdict(
     else:
         doubt, plain = _unclear(fit, covered, interval, needed, settings), Loosening.INDETERMINATE
     return (Loosening.INDETERMINATE if doubt else plain), doubt
+
+
+def _is_strained(fit: HaloFit, shaft: Shaft, conditions: Conditions, settings: VerdictSettings) -> bool:
+    """Whether streaks may be those of cobalt-chrome or steel, which can look like a zone.
+
+    Its own HU do not always tell, for starved rays darken such metal to those of titanium, and scales end below it;
+    smear and strong streaks may then be theirs.
+    """
+    heavy = conditions.brightest_hu > settings.heavy_metal_hu
+    smeared = conditions.smear_mm > settings.widest_smear_mm
+    return heavy or smeared or (shaft.clipped and fit.noise_hu > settings.clipped_noise_hu)
 
 
 def _told_if_loose(fit: HaloFit, needed: float, settings: VerdictSettings) -> bool:
@@ -286,7 +295,7 @@ def _doubt_of_a_zone(
 def _doubt_of_none(fit: HaloFit, surface: _Surface, strained: bool, settings: VerdictSettings) -> str:
     """Why a screw around which no wide zone is seen is not `absent`; empty when it is."""
     if strained:
-        return "no wide zone is seen, but beside metal that is smeared as widely as this one can be hidden"
+        return "no wide zone is seen, but one can be hidden in streaks as strong as those of cobalt-chrome and steel"
     if fit.trajectory_hu is not None and fit.trajectory_hu < settings.faint_bone_hu:
         return f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
     if fit.part_evidence > settings.part_evidence:

@@ -36,10 +36,17 @@ class VerdictSettings:
         0.8,
         "mm",
         (0.2, 3.0),
-        "phantoms whose scale ends below metal, median over a scan: cobalt-chrome and steel 1.0-1.5 (one 0.4), with "
-        "odds up to 14 around fixed screws; titanium 0-0.3, at 100 kVp 0.1-0.9",
+        "phantoms, median over a scan: cobalt-chrome and steel 1.0-1.8 (four 0.3-0.8), with odds up to 14 around "
+        "fixed screws; titanium 0-0.3, at 100 kVp 0.1-0.9",
         "Where starved rays widen shafts more than this in the slice plane, a zone needs `clear_evidence`, and "
-        "`absent` is not said.",
+        "`absent` is not said; nor around metal heavier than titanium.",
+    )
+    clipped_noise_hu: float = setting(
+        100.0,
+        "HU",
+        (30.0, 500.0),
+        "phantoms whose scale ends below metal: steel that is smeared by 0.4 mm only leaves 139-191 HU",
+        "The same around a screw where the fit leaves more than this, on such a scale.",
     )
     clear_evidence: float = setting(
         20.0,
@@ -127,10 +134,10 @@ class VerdictSettings:
         "Noise whose correlation falls below this is of a sharp kernel, where the header names none.",
     )
     sharpened_texture: float = setting(
-        -0.12,
+        -0.16,
         "",
         (-0.5, 0.0),
-        "34 phantoms with soft kernels: titanium -0.09 and above; streaks have a grain of their own",
+        "82 phantoms with soft kernels: -0.14 and above; streaks have a grain of their own",
         "The same where the header names a soft kernel: an image that was sharpened afterwards.",
     )
     least_contrast_hu: float = setting(
