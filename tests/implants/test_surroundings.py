@@ -17,6 +17,7 @@ def _look(
     sd_hu: float = 10.0,
     before_hu: float = 150.0,
     beyond_hu: float = -50.0,
+    thick_mm: float = 0.8,
 ) -> Surroundings:
     """Bone of 150 HU; in the first sectors a bright band with something before and beyond it, or something else all
     over, and three times the noise."""
@@ -32,7 +33,7 @@ def _look(
     if cortex_mm is not None:
         hu[changed] = before_hu
         hu[changed & (away > cortex_mm)] = 700.0
-        hu[changed & (away > cortex_mm + 0.8)] = beyond_hu
+        hu[changed & (away > cortex_mm + thick_mm)] = beyond_hu
     ones = np.ones(len(piece))
     return look_around(hu + sd * random.normal(size=len(piece)), ones, away, piece, SHAPE, ones)
 
@@ -81,6 +82,11 @@ def test_a_band_equally_far_off_all_around_is_a_rim(slope_mm: float) -> None:
 def test_a_rim_is_no_cortex_even_in_soft_bone() -> None:
     """Planted: found, and still called cortex."""
     assert not _look(1.8, sectors=12, before_hu=40.0, beyond_hu=90.0, sd_hu=5.0).has_cortex.any()
+
+
+def test_cement_around_a_screw_is_no_rim() -> None:
+    """It is as even, and goes on. Planted: the band's width not asked for."""
+    assert _look(1.0, sectors=12, beyond_hu=150.0, thick_mm=2.6, sd_hu=5.0).has_cortex.all()
 
 
 def test_noise_is_each_pieces_own() -> None:

@@ -99,8 +99,10 @@ def look_around(
     if bone < _SOFT_HU[0]:
         bone = _bone_hu(front, _SOFT_HU[1])
     middle_mm = np.asarray(first + (np.arange(rings) + 0.5) * _RING_MM, dtype=np.float64)
-    cortex, reach = _cortex(rings_hu, bone, sd, middle_mm)
-    rim = is_concentric(cortex.reshape(shape), known.any(axis=1).reshape(shape)).ravel()
+    cortex, reach, thin = _cortex(rings_hu, bone, sd, middle_mm)
+    # Cement stands around a screw as evenly, but is no thin band away from it.
+    bands = np.where(thin, cortex, NOWHERE_MM)
+    rim = is_concentric(bands.reshape(shape), known.any(axis=1).reshape(shape)).ravel()
     cortex, reach = (np.where(rim, NOWHERE_MM, values) for values in (cortex, reach))
     return Surroundings(bone, rings_hu, sd, cortex, reach)
 
@@ -142,13 +144,15 @@ def _row_medians(values: FloatArray) -> FloatArray:
 
 def _cortex(
     rings_hu: FloatArray, bone_hu: float, sd_hu: FloatArray, middle_mm: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """(cells,) where cortex begins, half way up its flank, and how far voxels are of use: up to its crest."""
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """(cells,) where cortex begins, half way up its flank, how far voxels are of use: up to its crest, and whether it
+    is a thin band away from the screw, as a rim is."""
     filled = np.where(np.isfinite(rings_hu), rings_hu, -1e9)
     bright = filled > (bone_hu + max(_CORTEX[0], _CORTEX[1] * bone_hu) + sd_hu / 2)[:, None]
     # The innermost ring lies in the metal's own blur.
     bright[:, 0] = False
     cortex, reach = np.full(len(filled), NOWHERE_MM), np.full(len(filled), NOWHERE_MM)
+    thin = np.zeros(len(filled), dtype=bool)
     for k in np.flatnonzero(bright.any(axis=1)):
         first = int(bright[k].argmax())
         crest = first + int(np.argmax(filled[k, first : first + _PEAK_RINGS]))
@@ -159,7 +163,11 @@ def _cortex(
         below = filled[k, above - 1] if filled[k, above - 1] > -1e9 else bone_hu
         cortex[k] = middle_mm[above] - _RING_MM * (filled[k, above] - half) / max(filled[k, above] - below, 1.0)
         reach[k] = middle_mm[crest] + 0.1
-    return cortex, reach
+        # Cement begins at the screw itself: nothing darker lies before it.
+        before = rings_hu[k, :first][np.isfinite(rings_hu[k, :first])]
+        ends = int(np.argmin(np.append(bright[k, first:], False))) <= _RIM_RINGS
+        thin[k] = ends and len(before) > 0 and float(before.min()) < half
+    return cortex, reach, thin
 
 
 def is_concentric(band_mm: FloatArray, seen: BoolArray) -> BoolArray:

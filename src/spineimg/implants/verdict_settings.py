@@ -54,7 +54,7 @@ class VerdictSettings:
         (0.0, 1000.0),
         "phantoms where 1 mm lay in the interval: 10 around a zone of 0.04 mm among cobalt-chrome; 9, 21 and 78 around "
         "zones of 2.5-3 mm over half of the surface",
-        "The same where the interval of the width holds the limit, and beside smeared metal.",
+        "The same where the interval of the width holds the limit, and in the streaks of heavy metal.",
     )
     counter_evidence: float = setting(
         3.0,
