@@ -1,5 +1,6 @@
 """Makes the sample studies again: `python sample_data/make.py [preop|postop]`. One seed, one study, byte for byte (with
-the same versions of the DICOM and JPEG-LS libraries). The post-operative one takes about a minute."""
+the same versions of the DICOM and JPEG-LS libraries; on another processor the counting noise of rays through metal may
+fall otherwise). The post-operative one takes about a minute."""
 
 from __future__ import annotations
 

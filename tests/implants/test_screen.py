@@ -91,12 +91,31 @@ def test_depths_with_one_or_two_pieces_are_no_length() -> None:
     widths = np.where(np.arange(8)[:, None] < 5, 2.0, 0.0) * np.ones(12)
 
     def extent_mm(widths_mm: FloatArray) -> tuple[float, bool, bool]:
-        return _Surface(widths_mm, judged, judged, np.full((8, 12), 9.0), 4.0).extent_mm(1.0, 0.5, 0.25)
+        return _Surface(widths_mm, judged, judged, np.full((8, 12), 9.0), 4.0).extent_mm(1.0, VerdictSettings())
 
     assert extent_mm(widths)[0] == 0.0
     assert extent_mm(2 - widths) == (12.0, False, True)
     judged[5:] = judged[:1]
     assert np.isnan(extent_mm(widths)[0])
+
+
+def test_a_zone_on_half_of_the_circumference_has_its_length() -> None:
+    """Planted: half of the circumference asked for, which streaks and walls of the pedicle decide by a hair.
+
+    Of twelve pieces five are wide; from the fifth depth on none of them is judged, but three have room for a zone
+    before cortex begins, and three not.
+    """
+    widths = np.where(np.arange(12) < 5, 2.0, 0.2) * np.ones((8, 1))
+    judged = np.ones((8, 12), dtype=bool)
+    judged[4:] = False
+    in_bone = np.zeros((8, 12), dtype=bool)
+    in_bone[4:, :6] = True
+    cortex = np.full((8, 12), 9.0)
+    cortex[4:, :3], cortex[4:, 3:] = 1.6, 0.4
+    surface = _Surface(widths, judged, in_bone, cortex, 4.0)
+    assert surface.extent_mm(1.0, VerdictSettings()) == (32.0, True, True)
+    walled = replace(surface, cortex_mm=np.where(cortex < 9, 0.4, cortex))
+    assert walled.extent_mm(1.0, VerdictSettings()) == (16.0, True, False)
 
 
 def test_what_the_header_leaves_open_is_noted() -> None:

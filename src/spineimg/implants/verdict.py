@@ -56,11 +56,11 @@ class _Surface:
         """Part of what is judged."""
         return float(np.mean(self.width_mm[self.judged] > limit_mm))
 
-    def coverage_in_bone(self, limit_mm: float) -> float:
-        """Part of all that lies in bone. Where cortex hides how wide a zone is, it is as wide as around there, and ends
-        at the cortex."""
+    @property
+    def in_all_bone(self) -> _Surface:
+        """With what lies in bone and is not judged: there a zone is as wide as around there, and ends at the cortex."""
         widths = np.where(self.judged, self.width_mm, np.minimum(self.width_mm, self.cortex_mm))
-        return float(np.mean(widths[self.judged | self.in_bone] > limit_mm))
+        return replace(self, width_mm=widths, judged=self.judged | self.in_bone)
 
     def of_depths(self, rows: BoolArray) -> _Surface:
         """A part of the depths."""
@@ -72,22 +72,23 @@ class _Surface:
             cortex_mm=self.cortex_mm[rows],
         )
 
-    def extent_mm(self, limit_mm: float, part_wide: float, part_judged: float) -> tuple[float, bool, bool]:
-        """Longest run of depths of whose judged part so much is wider than the limit; nan where no depth is known.
+    def extent_mm(self, limit_mm: float, settings: VerdictSettings) -> tuple[float, bool, bool]:
+        """Longest run of depths around enough of which the zone is wider than the limit; nan where no depth is known.
 
-        Neighbouring depths count a quarter as much as a depth itself, so that one streak does not end a run. Depths of
-        which less than `part_judged` is judged do not end a run, but it does not begin or end with them. Beside it,
-        whether the run holds the first depth and the last one.
+        Neighbouring depths count a fifth as much as a depth itself, so that one streak does not end a run. Depths of
+        which little is known do not end a run, but it does not begin or end with them. Beside it, whether the run holds
+        the first depth and the last one.
         """
-        number = self.judged.sum(axis=1)
-        seen = number >= max(1.0, part_judged * self.judged.shape[1] - 1e-9)
+        around = self.in_all_bone
+        number = around.judged.sum(axis=1)
+        seen = number >= max(1.0, settings.depth_judged * around.judged.shape[1] - 1e-9)
         if not seen.any():
             return float("nan"), False, False
-        wide, judged = (
-            ndimage.convolve1d(np.sum(flags, axis=1).astype(np.float64), [0.25, 1.0, 0.25], mode="constant")
-            for flags in (self.judged & (self.width_mm > limit_mm), self.judged)
+        wide, known = (
+            ndimage.convolve1d(np.sum(flags, axis=1).astype(np.float64), [0.2, 1.0, 0.2], mode="constant")
+            for flags in (around.judged & (around.width_mm > limit_mm), around.judged)
         )
-        long = seen & (wide >= np.maximum(part_wide * judged, 1))
+        long = seen & (wide >= np.maximum(settings.depth_coverage * known - 1e-9, 1))
         parts, count = ndimage.label(long | ~seen)
         runs = [rows for n in range(1, count + 1) if len(rows := np.flatnonzero((parts == n) & long))]
         if not runs:
@@ -193,7 +194,7 @@ def _halo(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettin
         low = 0.0
     high = median + max(fit.shift_mm[1], 0.0) + spare
     interval = (low, high)
-    extent, from_head, to_tip = surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)
+    extent, from_head, to_tip = surface.extent_mm(limit, settings)
     # What is wide at the last depth that is looked at is taken to go on: to the head, and half way to the tip's point.
     cells = fit.cells
     extent += cells.first_mm * from_head
@@ -202,7 +203,7 @@ def _halo(fit: HaloFit, surface: _Surface, shaft: Shaft, settings: VerdictSettin
         assessable=True,
         width_median_mm=median,
         width_p90_mm=float(np.percentile(widths, 90)),
-        coverage_over_1mm=surface.coverage_in_bone(limit),
+        coverage_over_1mm=surface.in_all_bone.coverage(limit),
         axial_extent_mm=min(extent, shaft.length_mm) if np.isfinite(extent) else None,
         interval_mm=interval,
         regions=_regions(surface, fit.cells.centers_mm, shaft.length_mm, limit),
@@ -273,7 +274,7 @@ def _doubt_of_a_zone(
     """Why a wide zone that is seen is not `present`; empty when it is."""
     limit = settings.width_mm
     needed = min(settings.extent_mm, settings.extent_part * shaft.length_mm)
-    if surface.extent_mm(limit, settings.depth_coverage, settings.depth_judged)[0] < needed:
+    if surface.extent_mm(limit, settings)[0] < needed:
         return "a wide zone is seen, but not for certain over enough of the length of the screw"
     if interval[0] == 0:
         return f"a zone wider than {limit:g} mm is seen, but a map without one explains the image nearly as well"
@@ -359,7 +360,7 @@ def _regions(
         out[name] = {
             "width_median_mm": float(np.median(widths)) if known else None,
             "width_p90_mm": float(np.percentile(widths, 90)) if known else None,
-            "coverage_over_1mm": part.coverage_in_bone(limit) if known else None,
+            "coverage_over_1mm": part.in_all_bone.coverage(limit) if known else None,
         }
     return out
 

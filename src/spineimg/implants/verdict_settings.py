@@ -88,18 +88,19 @@ class VerdictSettings:
         0.25, "part", (0.1, 1.0), "engineering choice", "Part of the shaft's length that is enough."
     )
     depth_coverage: float = setting(
-        0.5,
+        1 / 3,
         "part",
         (0.1, 1.0),
-        "engineering choice: as for the whole surface",
-        "A depth counts as wide when so much of what is judged there is wider than the limit.",
+        "engineering choice: with a half, cross-sections of narrow pedicles, half in bone with room for a zone, and "
+        "zones on half of the circumference are decided by a hair",
+        "A depth counts for the zone's length when so much of its circumference in bone is wider than the limit.",
     )
     depth_judged: float = setting(
         0.25,
         "part",
         (0.05, 1.0),
         "engineering choice: one or two pieces of a circumference are often streaks",
-        "A depth with less of its circumference judged does not count for the zone's length.",
+        "A depth of which less is known does not count for the zone's length.",
     )
     little_judged: float = setting(
         0.4,

@@ -63,7 +63,7 @@ def halo_json(screw: PlacedScrew, bone: Part | None, is_bone: BoneTest) -> dict[
     depths, angles, width, in_bone = halo_map(screw, bone, is_bone)
     wide = (width > 1.0) & in_bone
     some = in_bone.any()
-    rows = wide.sum(axis=1) >= 0.5 * np.maximum(in_bone.sum(axis=1), 1)
+    rows = wide.sum(axis=1) >= np.maximum(in_bone.sum(axis=1) / 3, 1)
     return {
         "width_mm": lucency.width_mm,
         "form": lucency.form,
