@@ -65,7 +65,7 @@ def screw(**changes: object) -> Screw:
     known = np.isfinite(width)
     halo = Halo(
         True, 0.9, 2.0, 0.45, 28.0, (0.6, 1.2), "", {"body": {"width_median_mm": 0.9}}, "one-sided", False,
-        HaloMap(depths, angles, width, np.where(known, 0.1, np.nan), known),
+        HaloMap(depths, angles, width, np.where(known, 0.1, np.nan)),
     )  # fmt: skip
     shaft = Shaft(HEAD, TIP, 2 * RADIUS, 7000.0, False, (Note("thread_unseen", "no thread was seen", "a"),))
     made = Screw("T12-left", shaft, halo, Loosening.INDETERMINATE, "T12", None, 141.0)

@@ -11,7 +11,7 @@ from spineimg.implants.halo import HaloFit
 from spineimg.implants.model import Gap, Halo, Loosening, Rod, Screw, Shaft
 from spineimg.implants.psf import Psf
 from spineimg.implants.unrolled import Cells
-from spineimg.implants.verdict import Conditions, judge
+from spineimg.implants.verdict import Conditions, judge, notes_on
 from spineimg.volume import Sharpness
 
 SHAFT = Shaft((20.0, 30.0, 0.0), (20.0, -10.0, 0.0), 6.5, 7000.0, False)
@@ -33,6 +33,7 @@ def fit(width_mm: object, spread_mm: float = 0.1, **changes: object) -> HaloFit:
         "in_bone": np.ones(shape, dtype=bool),
         "cortex_mm": np.full(shape, 9.0),
         "known": np.ones(shape, dtype=bool),
+        "cement": 0.0,
         "shift_mm": (-spread_mm, spread_mm),
         "evidence": 40.0 * (middle - 1.0),
         "part_evidence": 40.0 * (middle - 1.0),
@@ -120,6 +121,21 @@ def test_streaks_in_the_slice_plane_are_no_zone() -> None:
     assert verdict is I
     assert "streak" in halo.reason
     assert judge(fit(np.where(beside, 0.0, 2.0) * np.ones((8, 1)), evidence=20.0), SHAFT, conditions())[1] is P
+
+
+def test_around_cement_no_zone_is_not_said() -> None:
+    """A zone may run between cement and bone. Planted: cement counted as bone without room for one."""
+    assert judge(fit(0.2, 0.3), SHAFT, conditions())[1] is A
+    cemented = fit(0.2, 0.3, cement=0.3)
+    halo, verdict = judge(cemented, SHAFT, conditions())
+    assert verdict is I
+    assert "30 % of the shaft's surface stands in cement" in halo.reason
+    (note,) = notes_on(cemented, halo, "L4-left")
+    assert (note.code, note.about) == ("cement", "L4-left")
+    hidden = fit(0.2, 0.3, cement=0.9, known=np.arange(12) * np.ones((8, 1)) < 1)
+    halo, verdict = judge(hidden, SHAFT, conditions())
+    assert verdict is N
+    assert "90 % in cement" in halo.reason
 
 
 def test_a_wide_map_alone_is_not_enough() -> None:

@@ -67,18 +67,19 @@ def test_cancelling_by_raising() -> None:
 
 
 def _map(judged: FloatArray, width_mm: float) -> HaloMap:
-    return HaloMap(np.arange(8.0), np.arange(12.0), np.full((8, 12), width_mm), np.full((8, 12), 0.2), judged)
+    widths = np.where(judged > 0, width_mm, np.nan)
+    return HaloMap(np.arange(8.0), np.arange(12.0), widths, np.full((8, 12), 0.2))
 
 
 def test_a_note_when_little_was_judged() -> None:
     """Planted: the part left out counted instead of the part judged."""
     judged = np.zeros((8, 12))
     judged[5:, :4] = 1.0
-    (note,) = notes_on(Halo(True, map=_map(judged, 2.0)), "L4-left")
+    (note,) = notes_on(None, Halo(True, map=_map(judged, 2.0)), "L4-left")
     assert (note.code, note.about) == ("little_judged", "L4-left")
     assert "12 %" in note.text
-    assert notes_on(Halo(True, map=_map(np.ones((8, 12)), 2.0)), "L4-left") == ()
-    assert notes_on(Halo(False, reason="streaks", map=_map(judged, 2.0)), "L4-left") == ()
+    assert notes_on(None, Halo(True, map=_map(np.ones((8, 12)), 2.0)), "L4-left") == ()
+    assert notes_on(None, Halo(False, reason="streaks", map=_map(judged, 2.0)), "L4-left") == ()
 
 
 def test_depths_with_one_or_two_pieces_are_no_length() -> None:

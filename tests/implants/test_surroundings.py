@@ -18,6 +18,7 @@ def _look(
     before_hu: float = 150.0,
     beyond_hu: float = -50.0,
     thick_mm: float = 0.8,
+    band_hu: float = 700.0,
 ) -> Surroundings:
     """Bone of 150 HU; in the first sectors a bright band with something before and beyond it, or something else all
     over, and three times the noise."""
@@ -32,7 +33,7 @@ def _look(
         hu[changed] = outside_hu
     if cortex_mm is not None:
         hu[changed] = before_hu
-        hu[changed & (away > cortex_mm)] = 700.0
+        hu[changed & (away > cortex_mm)] = band_hu
         hu[changed & (away > cortex_mm + thick_mm)] = beyond_hu
     ones = np.ones(len(piece))
     return look_around(hu + sd * random.normal(size=len(piece)), ones, away, piece, SHAPE, ones)
@@ -85,8 +86,19 @@ def test_a_rim_is_no_cortex_even_in_soft_bone() -> None:
 
 
 def test_cement_around_a_screw_is_no_rim() -> None:
-    """It is as even, and goes on. Planted: the band's width not asked for."""
+    """It is as even, and goes on, or begins at the screw. Planted: the band's width not asked for; nothing darker asked
+    for before it."""
     assert _look(1.0, sectors=12, beyond_hu=150.0, thick_mm=2.6, sd_hu=5.0).has_cortex.all()
+    assert _look(0.0, sectors=12, beyond_hu=150.0, thick_mm=1.9, sd_hu=5.0).has_cortex.all()
+
+
+def test_cement_is_as_bright_as_cortex_and_thicker() -> None:
+    """Planted: the ring in the metal's own blur counted, and a ring too few."""
+    cement = _look(0.5, sectors=5, beyond_hu=150.0, thick_mm=3.2, sd_hu=5.0, band_hu=1200.0)
+    assert (cement.cement.reshape(SHAPE) == (np.arange(12) < 5)).all()
+    assert not (cement.in_bone(40.0) & cement.cement).any()
+    for thick, bright in ((1.4, 1200.0), (3.2, 600.0)):
+        assert not _look(0.5, sectors=5, beyond_hu=150.0, thick_mm=thick, sd_hu=5.0, band_hu=bright).cement.any()
 
 
 def test_noise_is_each_pieces_own() -> None:

@@ -30,9 +30,7 @@ CENTER = scans.body_center("L2")
 def halo_map() -> HaloMap:
     depths, angles = np.linspace(2, 38, 19), np.arange(0, 360, 15.0)
     width = 0.4 + 1.4 * (np.cos(np.radians(angles))[None] > 0.5) * (depths[:, None] > 15)
-    return HaloMap(
-        depths, angles, width, 0.1 + 0 * width, np.broadcast_to(depths[:, None] > 6, width.shape).astype(float)
-    )
+    return HaloMap(depths, angles, np.where(depths[:, None] > 6, width, np.nan), 0.1 + 0 * width)
 
 
 def shaft(side: float) -> Shaft:

@@ -100,7 +100,7 @@ def _halo(entry: Entry) -> Halo:
 def _map(entry: Entry) -> HaloMap:
     arrays = {name: np.array(entry[name], dtype=np.float64) for name in ("depths_mm", "angles_deg")}
     width, sd = (np.array(entry[name], dtype=np.float64) for name in ("width_mm", "sd_mm"))
-    return HaloMap(**arrays, width_mm=width, sd_mm=sd, in_bone=np.isfinite(width))
+    return HaloMap(**arrays, width_mm=width, sd_mm=sd)
 
 
 def _rod(entry: Entry) -> Rod:

@@ -55,12 +55,12 @@ class HaloFit:
 
     width_mm, sd_mm; bone_hu: bone beside each piece; voxels: how many; in_bone: whether the piece lies in bone;
     cortex_mm: where it begins, from the outer thread, far where there is none; known: whether the piece lies in bone
-    and cortex is not at a distance where it passes for the end of a zone. shift_mm: 90 % interval of a common change of
-    the width map, other maps counted in. evidence: logarithm of the odds, over simple forms, that nearly half of what
-    can be judged is wider than the limit. part_evidence: the same of the likeliest form with a tenth that wide against
-    the likeliest without; where there is evidence for much, that. evidence_if_loose: what `evidence` would be on
-    average if there were a zone of `LOOSE_MM` all along; infinite where the image itself tells. trajectory_hu: bone
-    around the screw.
+    and cortex is not at a distance where it passes for the end of a zone. cement: part of the surface that stands in
+    it. shift_mm: 90 % interval of a common change of the width map, other maps counted in. evidence: logarithm of the
+    odds, over simple forms, that nearly half of what can be judged is wider than the limit. part_evidence: the same of
+    the likeliest form with a tenth that wide against the likeliest without; where there is evidence for much, that.
+    evidence_if_loose: what `evidence` would be on average if there were a zone of `LOOSE_MM` all along; infinite where
+    the image itself tells. trajectory_hu: bone around the screw.
     """
 
     cells: Cells
@@ -71,6 +71,7 @@ class HaloFit:
     in_bone: BoolArray
     cortex_mm: FloatArray
     known: BoolArray
+    cement: float
     shift_mm: tuple[float, float]
     evidence: float
     part_evidence: float
@@ -308,9 +309,10 @@ class _Fit:
         )
 
     def telling(self, around: Surroundings) -> BoolArray:
-        """(cells,) whether cortex is far enough to leave a zone visible, or too near to leave room for one."""
+        """(cells,) whether cortex is far enough to leave a zone visible, or too near to leave room for one; and no
+        cement is there, around which a zone would not be beside the screw."""
         near, far = self.settings.cortex_mm
-        return np.asarray((around.cortex_mm <= near) | (around.cortex_mm >= far))
+        return np.asarray(((around.cortex_mm <= near) | (around.cortex_mm >= far)) & ~around.cement)
 
     def trials(self, around: Surroundings, even_only: bool = False) -> list[Trial]:
         """Simple forms of the zone."""
@@ -390,6 +392,7 @@ class _Fit:
             in_bone=in_bone.reshape(self.shape),
             cortex_mm=around.cortex_mm.reshape(self.shape),
             known=known,
+            cement=float(np.mean(around.cement)),
             shift_mm=(low - moved, high - moved),
             evidence=evidence,
             part_evidence=part_evidence,

@@ -92,14 +92,17 @@ class HaloMap:
 
     depths_mm: (depths,) from the head. angles_deg: (angles,); 0 is the patient's left as far as that is at right
     angles to the shaft, 90 is cranial. width_mm, sd_mm: width of the lucent zone and its standard error.
-    in_bone: bool.
     """
 
     depths_mm: FloatArray
     angles_deg: FloatArray
     width_mm: FloatArray
     sd_mm: FloatArray
-    in_bone: FloatArray
+
+    @property
+    def judged_part(self) -> float:
+        """Part of the surface over which something is said."""
+        return float(np.mean(np.isfinite(self.width_mm)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

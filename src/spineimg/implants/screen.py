@@ -159,7 +159,7 @@ def _screw(found: FoundScrew, fit: HaloFit | None, conditions: Conditions, setti
         side=found.side,
         trajectory_hu=fit.trajectory_hu if fit else None,
         gaps=found.gaps,
-        notes=(*found.notes, *notes_on(halo, found.id, settings.verdict)),
+        notes=(*found.notes, *notes_on(fit, halo, found.id, settings.verdict)),
     )
 
 

@@ -118,17 +118,23 @@ def judge(
     return replace(halo, reason=why), verdict
 
 
-def notes_on(halo: Halo, about: str, settings: VerdictSettings | None = None) -> tuple[Note, ...]:
-    """What to bear in mind when reading the numbers of an assessed halo. about: the screw's name."""
-    chosen = settings or VerdictSettings()
-    part = float(np.mean(halo.map.in_bone > 0)) if halo.assessable and halo.map else 1.0
-    if part >= chosen.little_judged:
-        return ()
-    text = (
-        f"the zone could be judged over only {100 * part:.0f} % of the shaft's surface: "
-        "width and coverage speak for that part alone"
-    )
-    return (Note("little_judged", text, about),)
+def notes_on(fit: HaloFit | None, halo: Halo, about: str, settings: VerdictSettings | None = None) -> tuple[Note, ...]:
+    """What to bear in mind when reading the numbers of a halo. about: the screw's name."""
+    chosen, notes = settings or VerdictSettings(), []
+    if fit is not None and fit.cement >= chosen.least_cement:
+        text = (
+            f"{100 * fit.cement:.0f} % of the shaft's surface stands in what is as bright and as thick as cement: "
+            "no zone is looked for there, nor between it and bone"
+        )
+        notes.append(Note("cement", text, about))
+    part = halo.map.judged_part if halo.assessable and halo.map else 1.0
+    if part < chosen.little_judged:
+        text = (
+            f"the zone could be judged over only {100 * part:.0f} % of the shaft's surface: "
+            "width and coverage speak for that part alone"
+        )
+        notes.append(Note("little_judged", text, about))
+    return tuple(notes)
 
 
 def refusal_by_scan(shaft: Shaft, conditions: Conditions, settings: VerdictSettings) -> str:
@@ -180,6 +186,7 @@ def _refusal_by_fit(fit: HaloFit, surface: _Surface, settings: VerdictSettings) 
         return (
             f"only {100 * np.mean(surface.judged):.0f} % of the shaft's surface lies in bone at least "
             f"{settings.least_contrast_hu:g} HU brighter than a lucent zone"
+            + (f", and {100 * fit.cement:.0f} % in cement" if fit.cement >= settings.least_cement else "")
         )
     return ""
 
@@ -297,6 +304,8 @@ def _doubt_of_none(fit: HaloFit, surface: _Surface, strained: bool, settings: Ve
     """Why a screw around which no wide zone is seen is not `absent`; empty when it is."""
     if strained:
         return "no wide zone is seen, but one can be hidden in streaks as strong as those of cobalt-chrome and steel"
+    if fit.cement >= settings.least_cement:
+        return f"no wide zone is seen, but {100 * fit.cement:.0f} % of the shaft's surface stands in cement"
     if fit.trajectory_hu is not None and fit.trajectory_hu < settings.faint_bone_hu:
         return f"no wide zone is seen, but in bone of {fit.trajectory_hu:.0f} HU one might not be"
     if fit.part_evidence > settings.part_evidence:
@@ -393,5 +402,4 @@ def _map(fit: HaloFit, surface: _Surface) -> HaloMap:
         angles_deg=fit.cells.centers_deg,
         width_mm=np.where(surface.judged, surface.width_mm, np.nan),
         sd_mm=np.where(surface.judged, fit.sd_mm, np.nan),
-        in_bone=surface.judged.astype(np.float64),
     )

@@ -109,6 +109,13 @@ class VerdictSettings:
         "phantoms: of three read narrow at 0.3-0.4, two had a zone on half of it; of 27 above, one",
         "With less of the surface judged there is a note, and `absent` is not said.",
     )
+    least_cement: float = setting(
+        0.06,
+        "part",
+        (0.0, 1.0),
+        "phantoms: without cement at most 3 % of a shaft's surface looks like it",
+        "With so much of the surface in cement there is a note, and `absent` is not said.",
+    )
     thickest_slice_mm: float = setting(
         2.0, "mm", (0.5, 5.0), "phantoms: at 3 mm most fixed screws look loose", "Nothing is said on thicker slices."
     )

@@ -50,9 +50,8 @@ class HaloPlot(FigureCanvasQTAgg):
 
     def _draw(self, halo: HaloMap) -> None:
         axes = self.figure.add_axes((0.2, 0.24, 0.6, 0.68))
-        bone = np.asarray(halo.in_bone) > 0.5
         axes.set_facecolor(_UNKNOWN)
-        known = np.ma.masked_invalid(np.where(bone, halo.width_mm, np.nan))
+        known = np.ma.masked_invalid(halo.width_mm)
         # A scale without grey, so that what could not be judged is not taken for a width.
         depths, angles = _cell_ends(halo.depths_mm), _cell_ends(halo.angles_deg)
         mesh = axes.pcolormesh(depths, angles, known.T, cmap="magma_r", vmin=0.0, vmax=_WIDEST_MM)
