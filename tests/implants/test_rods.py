@@ -12,6 +12,7 @@ from spineimg.implants.breaks import BreakSettings, Core, find_gaps, smallest_vi
 from spineimg.implants.detect import find_metal
 from spineimg.implants.metal_map import map_metal
 from spineimg.implants.psf import Psf
+from spineimg.implants.rod_ends import RodTrace, join_traces
 from spineimg.implants.rods import rod_pieces
 from spineimg.implants.tubes import End, Tube
 from tests.implants.implant_cases import COBALT_CHROME, Build, Piece, broken_near_end, construct, with_rod_like
@@ -174,3 +175,20 @@ def test_a_tube_that_lacks_one_cross_section_is_one_piece() -> None:
     tube = Tube(points, np.full(len(points), 2.8), (End.MASS, End.MASS))
     pieces = rod_pieces(metal, tube, Psf(0.9, 0.9))
     assert [piece.radius_mm for piece in pieces.fits] == pytest.approx([2.75], abs=0.05)
+
+
+def _trace(start: tuple[float, ...], end: tuple[float, ...]) -> RodTrace:
+    count = int(np.linalg.norm(np.subtract(end, start)) / 0.25)
+    return RodTrace(np.linspace(start, end, count), 2.75, 7000.0, False, 7000.0)
+
+
+def test_lines_followed_past_each_other_through_a_head_are_one_rod() -> None:
+    """Bent by 16 degrees at the head, each goes on straight through it. Planted: ends that lie past each other never
+    joined (two rods on a side); both lines kept whole (a rod that runs back)."""
+    upper, lower = _trace((-5.2, 0, 45), (0.7, 0, -2)), _trace((0.5, 0, 2), (-9.0, 0, -30))
+    (rod,) = join_traces([upper, lower], 10.0, 4.0)
+    assert (rod.points_lps_mm[0, 2], rod.points_lps_mm[-1, 2]) == (45, -30)
+    assert (np.diff(rod.points_lps_mm[:, 2]) < 0).all()
+    assert np.linalg.norm(np.diff(rod.points_lps_mm, axis=0), axis=1).max() < 0.6
+    beside = _trace((6.0, 0, 2), (-3.5, 0, -30))
+    assert len(join_traces([upper, beside], 10.0, 4.0)) == 2

@@ -11,9 +11,10 @@ from spineimg.anatomy import Side
 from spineimg.geometry import Geometry
 from spineimg.implants.detect import Metal, find_metal
 from spineimg.volume import ArraySource, CTVolume
-from tests.implants.implant_cases import Build, construct, errors
-from tests.implants.metal_scenes import NO_SCREWS, SCREWS, THICK, USUAL, hold, reoriented, screw
+from tests.implants.implant_cases import Build, Piece, construct, errors
+from tests.implants.metal_scenes import NO_SCREWS, SCREWS, THICK, UP, USUAL, hold, reoriented, screw, sternal_wires
 
+FAR = np.array([0.0, -80.0, -60.0])
 ODD = {"cement", "gut_contrast", "cord_stimulator", "k_wires", "teeth"}
 
 
@@ -99,6 +100,19 @@ def test_a_cage_and_a_lead_beside_screws() -> None:
     _all_found(build, metal, 1.2)
     assert [rod.id for rod in metal.rods] == ["left", "right"]
     assert "cage" in {other.kind for other in metal.other_metal}
+
+
+def test_metal_far_from_screws_is_not_joined_to_them() -> None:
+    """Planted: all metal whose blooming is darker than its core held for joined (wires and a nail "joined to the
+    construct")."""
+    build = construct(2)
+    loops = [replace(piece, start=piece.start + FAR, end=piece.end + FAR) for piece in sternal_wires()]
+    beside = FAR + np.array([45.0, 0.0, 0.0])
+    nail = Piece(beside, beside + 80.0 * UP, 6.5)
+    metal = find_metal(_scan(replace(build, rest=[*build.rest, *loops, nail]), USUAL, 3071.0))
+    _all_found(build, metal, 1.2)
+    assert {other.kind for other in metal.other_metal} == {"nail", "wire"}
+    assert not any("joined" in other.why for other in metal.other_metal)
 
 
 @pytest.mark.parametrize("kind", ["feet first", "prone", "tilted"])

@@ -52,10 +52,11 @@ def other_metal(metal: MetalMap, construct: Construct) -> tuple[OtherMetal, ...]
     if not len(metal.hu):
         return ()
     points, part = metal.points_lps_mm, metal.part
-    left = ~_explained(points, construct) & (metal.hu >= metal.seed_hu)
+    explained = _explained(points, construct)
+    left = ~explained & (metal.hu >= metal.seed_hu)
     pieces = _pieces(metal, left)
     found = []
-    touching = set(np.unique(part[~left])) if construct.center_lps_mm is not None else set()
+    touching = set(np.unique(part[explained])) if construct.center_lps_mm is not None else set()
     for chosen in pieces:
         volume = float(metal.volumes_mm3[chosen].sum())
         if volume < _SMALLEST_MM3:

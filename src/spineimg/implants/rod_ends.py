@@ -116,7 +116,7 @@ def join_traces(traces: Sequence[RodTrace], widest_mm: float, widest_step_mm: fl
         if not pairs:
             return found
         _, i, j, turned = min(pairs)
-        joined = _linked(_line(found[i], turned[0]), _line(found[j], turned[1]))
+        joined = _linked(*_without_overlap(_line(found[i], turned[0]), _line(found[j], turned[1])))
         longer = max(found[i], found[j], key=lambda trace: len(trace.points_lps_mm))
         rest = [trace for n, trace in enumerate(found) if n not in (i, j)]
         found = [*rest, replace(longer, points_lps_mm=joined if joined[0, 2] >= joined[-1, 2] else joined[::-1])]
@@ -134,9 +134,24 @@ def _apart(one: RodTrace, other: RodTrace, turned: tuple[bool, bool], widest_ste
     inward = line_direction(after[: int(_NEAR_MM / STEP_MM)])
     forward = float(way @ (out + inward)) / 2
     step = min(float(np.linalg.norm(way - (way @ along) * along)) for along in (out, inward))
-    facing = out @ inward >= np.cos(np.radians(_SHARPEST_DEG)) and forward >= -2.0 and step <= widest_step_mm
+    facing = out @ inward >= np.cos(np.radians(_SHARPEST_DEG)) and step <= widest_step_mm
     alike = abs(one.radius_mm - other.radius_mm) <= _SAME_RADIUS_MM
-    return float(np.linalg.norm(way)) if facing and alike else None
+    # Both may have been followed through the same head, past each other.
+    passed = _one_within(before[-1], after, one.radius_mm) and _one_within(after[0], before, one.radius_mm)
+    same = forward >= -2.0 or passed
+    return float(np.linalg.norm(way)) if facing and alike and same else None
+
+
+def _one_within(point: FloatArray, line: FloatArray, reach_mm: float) -> bool:
+    return float(np.linalg.norm(line - point, axis=1).min()) <= reach_mm
+
+
+def _without_overlap(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Two lines without what they follow past each other."""
+    way = after[0] - before[-1]
+    out = line_direction(before[-int(_NEAR_MM / STEP_MM) :]) + line_direction(after[: int(_NEAR_MM / STEP_MM)])
+    over = max(int(np.ceil(-float(way @ out) / 2 / STEP_MM)), 0)
+    return before[: max(len(before) - over, 2)], after[min(over, len(after) - 2) :]
 
 
 def _linked(before: FloatArray, after: FloatArray) -> FloatArray:
