@@ -177,18 +177,26 @@ def test_a_tube_that_lacks_one_cross_section_is_one_piece() -> None:
     assert [piece.radius_mm for piece in pieces.fits] == pytest.approx([2.75], abs=0.05)
 
 
-def _trace(start: tuple[float, ...], end: tuple[float, ...]) -> RodTrace:
-    count = int(np.linalg.norm(np.subtract(end, start)) / 0.25)
-    return RodTrace(np.linspace(start, end, count), 2.75, 7000.0, False, 7000.0)
+def _trace(start: tuple[float, ...], end: tuple[float, ...], followed_mm: tuple[float, float]) -> RodTrace:
+    """A straight line, of which so much at either end was not seen."""
+    count = int(np.linalg.norm(np.subtract(end, start)) / STEP)
+    seen = slice(int(followed_mm[0] / STEP), count - int(followed_mm[1] / STEP))
+    return RodTrace(np.linspace(start, end, count), seen, 2.75, 7000.0, False, 7000.0)
 
 
-def test_lines_followed_past_each_other_through_a_head_are_one_rod() -> None:
-    """Bent by 16 degrees at the head, each goes on straight through it. Planted: ends that lie past each other never
-    joined (two rods on a side); both lines kept whole (a rod that runs back)."""
-    upper, lower = _trace((-5.2, 0, 45), (0.7, 0, -2)), _trace((0.5, 0, 2), (-9.0, 0, -30))
-    (rod,) = join_traces([upper, lower], 10.0, 4.0)
+@pytest.mark.parametrize("turned", [False, True])
+def test_lines_followed_past_each_other_through_a_head_are_one_rod(turned: bool) -> None:
+    """Bent by 16 degrees at the head, each goes on straight through it and beyond. Planted: ends that lie past each
+    other never joined (two rods on a side); both lines kept whole (a rod that runs back); a straight line between."""
+    upper, lower = _trace((-5.2, 0, 45), (1.2, 0, -6), (0, 12)), _trace((1.8, 0, 6), (-9.0, 0, -30), (12, 0))
+    (rod,) = join_traces([upper, lower.turned if turned else lower], 10.0, 4.0)
     assert (rod.points_lps_mm[0, 2], rod.points_lps_mm[-1, 2]) == (45, -30)
     assert (np.diff(rod.points_lps_mm[:, 2]) < 0).all()
     assert np.linalg.norm(np.diff(rod.points_lps_mm, axis=0), axis=1).max() < 0.6
-    beside = _trace((6.0, 0, 2), (-3.5, 0, -30))
+    bends = np.diff(rod.points_lps_mm, n=2, axis=0) / STEP**2
+    assert np.linalg.norm(bends, axis=1).max() < 0.1
+    assert rod.seen == slice(0, len(rod.points_lps_mm))
+    # Beside each other, and one line that was found twice.
+    beside = _trace((7.8, 0, 6), (-3.0, 0, -30), (12, 0))
     assert len(join_traces([upper, beside], 10.0, 4.0)) == 2
+    assert len(join_traces([upper, upper], 10.0, 4.0)) == 2

@@ -34,6 +34,8 @@ _COVERED = 0.6
 """A place with metal around so much of it lies in a sleeve. Engineering choice: a tulip's slot leaves half open."""
 _SAME_RADIUS_MM = 0.6
 _SHARPEST_DEG = 35.0
+_STEP_PER_MM = 0.1
+"""A bent rod leaves its end's line by so much of the way to the next bare piece."""
 _ARM, _BENT_DEG = 7, 14.0
 """Rods are bent to radii of 50 mm and more: 8 degrees between the middles of two arms of 7 mm. Engineering choice."""
 _DIP, _FEWEST = 0.85, 3
@@ -42,10 +44,12 @@ _DIP, _FEWEST = 0.85, 3
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RodTrace:
-    """The line of a rod before its breaks are looked for. clipped: the scale ends below the metal's own HU; top_hu:
-    what solid metal reads on this scale; level_hu: what the core of a rod reaches."""
+    """The line of a rod before its breaks are looked for. seen: points from its first to its last bare piece; outside
+    them it was followed through other metal. clipped: the scale ends below the metal's own HU; top_hu: what solid metal
+    reads on this scale; level_hu: what the core of a rod reaches."""
 
     points_lps_mm: FloatArray
+    seen: slice
     radius_mm: float
     metal_hu: float
     clipped: bool
@@ -54,6 +58,13 @@ class RodTrace:
     @property
     def level_hu(self) -> float:
         return (0.9 if self.clipped else 0.5) * self.top_hu
+
+    @property
+    def turned(self) -> RodTrace:
+        """The same from its other end."""
+        count = len(self.points_lps_mm)
+        seen = slice(count - self.seen.stop, count - self.seen.start)
+        return replace(self, points_lps_mm=self.points_lps_mm[::-1], seen=seen)
 
 
 def at_breaks(tube: Tube) -> list[Tube]:
@@ -107,51 +118,60 @@ def join_traces(traces: Sequence[RodTrace], widest_mm: float, widest_step_mm: fl
     """Lines of one broken rod become one: as thick, ends that face each other over at most `widest_mm`."""
     found = list(traces)
     while True:
-        pairs = [
-            (distance, i, j, turned)
-            for i, j in combinations(range(len(found)), 2)
-            for turned in ((False, False), (False, True), (True, False), (True, True))
-            if (distance := _apart(found[i], found[j], turned, widest_step_mm)) is not None and distance <= widest_mm
-        ]
-        if not pairs:
+        best: tuple[float, int, int, RodTrace] | None = None
+        for i, j in combinations(range(len(found)), 2):
+            for before in (found[i], found[i].turned):
+                for after in (found[j], found[j].turned):
+                    way, joined = _joined(before, after, widest_mm, widest_step_mm) or (np.inf, None)
+                    if joined is not None and (best is None or way < best[0]):
+                        best = (way, i, j, joined)
+        if best is None:
             return found
-        _, i, j, turned = min(pairs)
-        joined = _linked(*_without_overlap(_line(found[i], turned[0]), _line(found[j], turned[1])))
-        longer = max(found[i], found[j], key=lambda trace: len(trace.points_lps_mm))
+        _, i, j, joined = best
         rest = [trace for n, trace in enumerate(found) if n not in (i, j)]
-        found = [*rest, replace(longer, points_lps_mm=joined if joined[0, 2] >= joined[-1, 2] else joined[::-1])]
+        found = [*rest, joined if joined.points_lps_mm[0, 2] >= joined.points_lps_mm[-1, 2] else joined.turned]
 
 
-def _line(trace: RodTrace, turned: bool) -> FloatArray:
-    return trace.points_lps_mm[::-1] if turned else trace.points_lps_mm
+def _joined(
+    before: RodTrace, after: RodTrace, widest_mm: float, widest_step_mm: float
+) -> tuple[float, RodTrace] | None:
+    """The way from the last point of one line to the first of another that continues it, mm, and both as one; None
+    where it does not."""
+    first, second = before.points_lps_mm, after.points_lps_mm
+    way_mm, forward = _way(first, second, widest_step_mm)
+    if forward is None or abs(before.radius_mm - after.radius_mm) > _SAME_RADIUS_MM:
+        return None
+    if forward < -2.0:
+        # Both may have been followed through the same head, past each other: then only what was seen of them counts.
+        if max(_away_mm(first[-1], second), _away_mm(second[0], first)) > widest_step_mm:
+            return None
+        first, second = first[: before.seen.stop], second[after.seen.start :]
+        way_mm, forward = _way(first, second, _STEP_PER_MM * way_mm + widest_step_mm)
+        if forward is None or forward < 0.0:
+            return None
+        line = _bridged(first, second)
+    elif way_mm <= widest_mm:
+        line = _linked(first, second)
+    else:
+        return None
+    seen = slice(before.seen.start, len(line) - (len(after.points_lps_mm) - after.seen.stop))
+    longer = max(before, after, key=lambda trace: len(trace.points_lps_mm))
+    return way_mm, replace(longer, points_lps_mm=line, seen=seen)
 
 
-def _apart(one: RodTrace, other: RodTrace, turned: tuple[bool, bool], widest_step_mm: float) -> float | None:
-    """Distance from the last point of one line to the first of another that continues it, mm; None where none does."""
-    before, after = _line(one, turned[0]), _line(other, turned[1])
+def _way(before: FloatArray, after: FloatArray, widest_step_mm: float) -> tuple[float, float | None]:
+    """Distance from the last point of one line to the first of another, and how far that leads forward, mm; None where
+    they do not face each other or stand too far apart sideways."""
     way = after[0] - before[-1]
     out = line_direction(before[-int(_NEAR_MM / STEP_MM) :])
     inward = line_direction(after[: int(_NEAR_MM / STEP_MM)])
-    forward = float(way @ (out + inward)) / 2
     step = min(float(np.linalg.norm(way - (way @ along) * along)) for along in (out, inward))
     facing = out @ inward >= np.cos(np.radians(_SHARPEST_DEG)) and step <= widest_step_mm
-    alike = abs(one.radius_mm - other.radius_mm) <= _SAME_RADIUS_MM
-    # Both may have been followed through the same head, past each other.
-    passed = _one_within(before[-1], after, one.radius_mm) and _one_within(after[0], before, one.radius_mm)
-    same = forward >= -2.0 or passed
-    return float(np.linalg.norm(way)) if facing and alike and same else None
+    return float(np.linalg.norm(way)), float(way @ (out + inward)) / 2 if facing else None
 
 
-def _one_within(point: FloatArray, line: FloatArray, reach_mm: float) -> bool:
-    return float(np.linalg.norm(line - point, axis=1).min()) <= reach_mm
-
-
-def _without_overlap(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Two lines without what they follow past each other."""
-    way = after[0] - before[-1]
-    out = line_direction(before[-int(_NEAR_MM / STEP_MM) :]) + line_direction(after[: int(_NEAR_MM / STEP_MM)])
-    over = max(int(np.ceil(-float(way @ out) / 2 / STEP_MM)), 0)
-    return before[: max(len(before) - over, 2)], after[min(over, len(after) - 2) :]
+def _away_mm(point: FloatArray, line: FloatArray) -> float:
+    return float(np.linalg.norm(line - point, axis=1).min())
 
 
 def _linked(before: FloatArray, after: FloatArray) -> FloatArray:
@@ -159,6 +179,18 @@ def _linked(before: FloatArray, after: FloatArray) -> FloatArray:
     way = after[0] - before[-1]
     count = int(np.linalg.norm(way) / STEP_MM)
     return np.concatenate([before, before[-1] + np.arange(1, count)[:, None] / max(count, 1) * way, after])
+
+
+def _bridged(before: FloatArray, after: FloatArray) -> FloatArray:
+    """(n, 3) two lines with a smooth bend between them, a point about every 0.25 mm."""
+    from scipy.interpolate import CubicHermiteSpline
+
+    way_mm = float(np.linalg.norm(after[0] - before[-1]))
+    near = int(_NEAR_MM / STEP_MM)
+    along = way_mm * np.stack([line_direction(before[-near:]), line_direction(after[:near])])
+    bend = CubicHermiteSpline([0.0, 1.0], np.stack([before[-1], after[0]]), along)
+    count = int(way_mm / STEP_MM)
+    return np.concatenate([before, bend(np.arange(1, count) / max(count, 1)), after])
 
 
 def distinct(traces: Sequence[RodTrace]) -> list[RodTrace]:

@@ -63,8 +63,11 @@ def trace_rod(metal: MetalMap, tube: Tube, cylinders: RodPieces) -> RodTrace | N
     metal_hu = float(np.median([piece.edge.metal_hu for piece in pieces]))
     clipped = sum(piece.edge.clipped for piece in pieces) > len(pieces) / 2
     top = float(metal.scale_end_hu or metal_hu) if clipped else metal_hu
-    trace = RodTrace(_smooth(tube, pieces, loose), radius, metal_hu, clipped, top)
-    return replace(trace, points_lps_mm=_extended(metal, trace.points_lps_mm, radius, trace.level_hu))
+    line = _smooth(tube, pieces, loose)
+    trace = RodTrace(line, slice(0, len(line)), radius, metal_hu, clipped, top)
+    before, after = (_beyond(metal, line, end, radius, trace.level_hu) for end in (0, 1))
+    seen = slice(len(before), len(before) + len(line))
+    return replace(trace, points_lps_mm=np.concatenate([before, line, after]), seen=seen)
 
 
 def finish_rod(
@@ -150,16 +153,13 @@ def _on_axis(piece: SideFit) -> FloatArray:
     return np.asarray(piece.axis.origin_lps_mm + depths[:, None] * piece.axis.along)
 
 
-def _extended(metal: MetalMap, line: FloatArray, radius_mm: float, level_hu: float) -> FloatArray:
-    """The line continued at both ends to where the core stops being metal."""
-    parts = [line]
-    for end in (0, 1):
-        near = line[: int(12 / STEP_MM)][::-1] if end == 0 else line[-int(12 / STEP_MM) :]
-        beyond = _bent(metal, near, level_hu)
-        is_metal = core_hu(metal.windows, beyond, radius_mm) >= level_hu
-        count = len(beyond) if is_metal.all() else int(np.argmin(is_metal))
-        parts.insert(0, beyond[:count][::-1]) if end == 0 else parts.append(beyond[:count])
-    return np.concatenate(parts)
+def _beyond(metal: MetalMap, line: FloatArray, end: int, radius_mm: float, level_hu: float) -> FloatArray:
+    """(n, 3) the line's continuation at its first (0) or last (1) end, to where the core stops being metal."""
+    near = line[: int(12 / STEP_MM)][::-1] if end == 0 else line[-int(12 / STEP_MM) :]
+    beyond = _bent(metal, near, level_hu)
+    is_metal = core_hu(metal.windows, beyond, radius_mm) >= level_hu
+    count = len(beyond) if is_metal.all() else int(np.argmin(is_metal))
+    return beyond[:count][::-1] if end == 0 else beyond[:count]
 
 
 def _bent(metal: MetalMap, near: FloatArray, level_hu: float) -> FloatArray:
