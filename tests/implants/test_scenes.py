@@ -102,6 +102,17 @@ def test_a_cage_and_a_lead_beside_screws() -> None:
     assert "cage" in {other.kind for other in metal.other_metal}
 
 
+def test_metal_in_which_no_screw_is_told_is_not_passed_over() -> None:
+    """A construct that its streaks join to one piece, here a block. Planted: "no screw and no rod" without a word."""
+    block = [Piece(np.array([x, 0.0, 0.0]), np.array([x, 30.0, 0.0]), 9.0) for x in (-24.0, -8.0, 8.0, 24.0)]
+    metal = find_metal(_scan(Build({}, block), USUAL, 3071.0))
+    assert metal.screws == ()
+    assert [note.code for note in metal.notes] == ["metal_unresolved"]
+    assert "cm³" in metal.notes[0].text
+    wires = find_metal(_scan(Build({}, sternal_wires()), USUAL, 3071.0))
+    assert wires.notes == ()
+
+
 def test_metal_far_from_screws_is_not_joined_to_them() -> None:
     """Planted: all metal whose blooming is darker than its core held for joined (wires and a nail "joined to the
     construct")."""

@@ -43,6 +43,8 @@ from spineimg.volume import CTVolume
 
 _COBALT_CHROME_HU = 17000.0
 """What cobalt-chrome reads at 120 kVp in a polychromatic simulation; steel reads 12000-13500 HU."""
+_CONSTRUCT_MM3 = 5000.0
+"""Four screws and two rods have 15000 mm³ and more, a femoral nail too. Engineering choice."""
 _STARVED_MM = 0.5
 """Where a shaft stands out so much farther in the slice plane, starved rays can hide its thread. Phantoms: up to
 0.35 mm where threads are seen."""
@@ -123,7 +125,7 @@ def find_metal(
     rest = other_metal(metal, _construct(fits, lines))
     tell(1.0, "metal found")
     clipped = bool(fits) and any(fit.edge.clipped for fit in fits)
-    notes += [*_construct_notes(named[0]), *_clipped_notes(metal, fits, psf)]
+    notes += [*_construct_notes(named[0]), *_clipped_notes(metal, fits, psf), *_unresolved_notes(fits, rest)]
     return Metal(named[0], named[1], rest, scan_psf, clipped, metal, tuple(notes))
 
 
@@ -182,6 +184,18 @@ def _notes(metal: MetalMap, settings: DetectSettings) -> list[Note]:
         return []
     text = f"more than {settings.map.most_voxels} voxels above 2000 HU: not a CT in HU, so that no metal was looked for"
     return [Note("too_much_metal", text)]
+
+
+def _unresolved_notes(fits: Sequence[ShaftFit], rest: Sequence[OtherMetal]) -> list[Note]:
+    """Where no screw was found, metal as large as a construct is told: streaks can join one to a single piece."""
+    if fits or not rest or rest[0].volume_mm3 < _CONSTRUCT_MM3:
+        return []
+    x, y, z = rest[0].center_lps_mm
+    text = (
+        f"{rest[0].volume_mm3 / 1000:.0f} cm³ of metal hang together around ({x:.0f}, {y:.0f}, {z:.0f}) mm, in which "
+        "no screw could be told: no construct, or one that its streaks join"
+    )
+    return [Note("metal_unresolved", text)]
 
 
 def _construct_notes(screws: Sequence[FoundScrew]) -> list[Note]:

@@ -105,13 +105,17 @@ def _text(
         return f"Silva type {silva}: {what[silva]}{also}."
     if breakage is Loosening.INDETERMINATE:
         return "A gap on a series with artefact reduction: not graded. Look at the series without it."
-    open_screws = [s for s in screws if s.loosening in (Loosening.INDETERMINATE, Loosening.NOT_ASSESSED)]
+    counts = [
+        (sum(screw.loosening is verdict for screw in screws), word)
+        for verdict, word in ((Loosening.INDETERMINATE, "indeterminate"), (Loosening.NOT_ASSESSED, "not assessed"))
+    ]
+    open_screws = ", ".join(f"{count} {word}" for count, word in counts if count)
     if loosening is Loosening.NOT_ASSESSED:
         return "Not graded: the zone around the screws could not be assessed. No gap was seen in screws and rods."
     if open_screws:
         return (
-            f"No lucent zone wider than 1 mm was shown, but {len(open_screws)} of {len(screws)} screws could not be "
-            "judged. No gap was seen in screws and rods."
+            f"No lucent zone wider than 1 mm was shown; of {len(screws)} screws: {open_screws}. No gap was seen in "
+            "screws and rods."
         )
     return (
         "No lucent zone wider than 1 mm and no gap was seen. That does not show that the screws hold: CT misses a "

@@ -181,10 +181,11 @@ def _clear_of_metal(points: FloatArray, shaft: Shaft, metal: Metal, clearance: f
 class _End:
     """Where the fit came to from a trial: the map, (widths, depths, angles) bone beside each piece, and the rest.
 
-    kind: the best trial that is narrow, or wide, as the one was that the fit began from.
+    kind: the best trial that is narrow, or wide, as the one was that the fit began from. log_prior: of that one.
     """
 
     kind: Trial
+    log_prior: float
     widths: Widths
     bone_hu: FloatArray
     solution: Solution
@@ -265,7 +266,7 @@ class _Fit:
         part = part_odds([*trials, *fit.quarters(around)], together) if evidence < 0 else evidence
         ends = [fit.settled(trial, kind, around) for trial, kind in starts(trials, evidence)]
         # The likelier kind is shown; where narrow and wide explain the voxels alike, the interval holds both.
-        ends.sort(key=lambda end: (end.kind.wide != (evidence > 0), _misfit(end)))
+        ends.sort(key=lambda end: (end.kind.wide != (evidence > 0), _misfit(end, together)))
         found = fit.summary(ends, around, evidence, part)
         if not is_open(evidence):
             return found
@@ -352,7 +353,7 @@ class _Fit:
                 break
             width = self.cells.spread(widths.quantile(0.5), self.voxels.depth_mm, self.voxels.angle_rad)
             solution = self.at(np.minimum(width, limit))
-        return _End(kind, widths, bone, solution)
+        return _End(kind, trial.log_prior, widths, bone, solution)
 
     def local(self, solution: Solution, around: Surroundings, form_mm: FloatArray) -> tuple[Widths, FloatArray]:
         """Widths of the pieces, everything else held, and (widths, depths, angles) bone beside each."""
@@ -374,11 +375,7 @@ class _Fit:
         nearest = np.abs(self.grid_mm[:, None, None] - width).argmin(axis=0)[None]
         in_bone = around.in_bone(solution.halo_hu)
         known = (in_bone & self.telling(around)).reshape(self.shape)
-        # The best map of the other kind is as likely as its kind.
-        other = next((end for end in ends if end.kind.wide != ends[0].kind.wide), None)
-        others = []
-        if other is not None and known.any():
-            others = [(float(np.median((other.widths.quantile(0.5) - width)[known])), float(np.exp(-abs(evidence))))]
+        others = self.others(ends, known, evidence) if known.any() else []
         low, middle, high = self.shift(width, around, others)
         # Pieces are smoothed with their narrower neighbours: a wide map as a whole is often a little wider.
         moved = middle if ends[0].kind.wide else 0.0
@@ -402,6 +399,19 @@ class _Fit:
             noise_hu=float(np.median(around.sd_hu)),
             trajectory_hu=around.bone_hu,
         )
+
+    def others(self, ends: Sequence[_End], known: BoolArray, evidence: float) -> list[tuple[float, float]]:
+        """How far each other map is away from the first end's, mm, and how likely it is beside it: the best map of the
+        other kind as its kind, the others of a kind by their misfit."""
+        together, found = self.settings.together, []
+        for end in ends[1:]:
+            same = end.kind.wide is ends[0].kind.wide
+            best = next(other for other in ends if other.kind.wide is end.kind.wide)
+            less = (_misfit(end, together) - _misfit(best, together)) / (2 * together)
+            likely = float(np.exp(-less)) * (1.0 if same else float(np.exp(-abs(evidence))))
+            apart = (end.widths.quantile(0.5) - ends[0].widths.quantile(0.5))[known]
+            found.append((float(np.median(apart)), likely))
+        return found
 
     def evidence_if_loose(self, none: Trial, around: Surroundings) -> float:
         """The evidence on average if there were a zone of `LOOSE_MM` all along. none: the trial without a zone.
@@ -500,6 +510,7 @@ def _interval(
     return float(low), float(np.interp(own[-1] / 2, own, fine)), float(high)
 
 
-def _misfit(end: _End) -> float:
-    """Of a map and of the best simple form of its kind, half each: a map alone can bend to streaks."""
-    return (end.solution.cost + end.kind.solution.cost) / 2
+def _misfit(end: _End, together: float) -> float:
+    """Of a map and of the best simple form of its kind, half each, since a map alone can bend to streaks; and what the
+    form that the fit began from had against it."""
+    return (end.solution.cost + end.kind.solution.cost) / 2 - 2 * together * end.log_prior

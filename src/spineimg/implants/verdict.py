@@ -157,7 +157,10 @@ def refusal_by_scan(shaft: Shaft, conditions: Conditions, settings: VerdictSetti
     if conditions.psf.fwhm_in_plane_mm > settings.hopeless_blur_mm:
         return f"the image is too blurred for a zone of 1 mm ({conditions.psf.fwhm_in_plane_mm:.1f} mm in the slice)"
     if not shaft.clipped and shaft.metal_hu < settings.weakest_metal_hu:
-        return f"the shaft reads only {shaft.metal_hu:.0f} HU, less than solid titanium"
+        return (
+            f"the shaft reads only {shaft.metal_hu:.0f} HU, less than solid titanium: rays along it are starved, and "
+            "what they leave beside it can be or hide a zone"
+        )
     brightest_hu = max(conditions.brightest_hu, 0.0 if shaft.clipped else shaft.metal_hu)
     if brightest_hu > settings.heavy_metal_hu and conditions.slice_mm > settings.heavy_slice_mm + 1e-6:
         return (
@@ -332,6 +335,11 @@ def _unclear(
         )
     if interval[1] <= limit and covered < settings.coverage / 2:
         return "no wide zone is seen piece by piece, but over the whole screw one cannot be ruled out"
+    if covered < settings.coverage / 4:
+        return (
+            "no wide zone is seen piece by piece, but over most of the screw its width may be up to "
+            f"{interval[1]:.2f} mm"
+        )
     return (
         f"the width of the zone is between {interval[0]:.1f} and {interval[1]:.1f} mm over most of the screw, and "
         f"{part:.0f} % of what could be judged seem to have more than {limit:g} mm"

@@ -26,10 +26,10 @@ class VerdictSettings:
         "It must be that wide over at least this part of the surface that lies in bone.",
     )
     evidence: float = setting(
-        4.0,
+        5.0,
         "",
         (0.0, 100.0),
-        "phantoms: at most -0.7 around 130 titanium screws without a zone; 4 is 55 to 1",
+        "phantoms: at most 0.1 around 80 titanium screws without a zone; 5 is 150 to 1",
         "Logarithm of the odds that the zone is wide, over simple forms, that `present` needs.",
     )
     widest_smear_mm: float = setting(
@@ -42,18 +42,18 @@ class VerdictSettings:
         "`absent` is not said; nor around metal heavier than titanium.",
     )
     clipped_noise_hu: float = setting(
-        100.0,
+        130.0,
         "HU",
         (30.0, 500.0),
-        "phantoms whose scale ends below metal: steel that is smeared by 0.4 mm only leaves 139-191 HU",
+        "phantoms whose scale ends below metal: steel that is smeared by 0.4 mm only leaves 186-270 HU, titanium at "
+        "most 126",
         "The same around a screw where the fit leaves more than this, on such a scale.",
     )
     clear_evidence: float = setting(
-        20.0,
+        30.0,
         "",
         (0.0, 1000.0),
-        "phantoms where 1 mm lay in the interval: 10 around a zone of 0.04 mm among cobalt-chrome; 9, 21 and 78 around "
-        "zones of 2.5-3 mm over half of the surface",
+        "phantoms: 27 around a fixed screw of steel on a clipped scale, 74-106 around a zone of 2.5 mm over a half",
         "The same where the interval of the width holds the limit, and in the streaks of heavy metal.",
     )
     counter_evidence: float = setting(
@@ -191,10 +191,10 @@ class VerdictSettings:
         "In bone softer than this `absent` is not said.",
     )
     noisiest_hu: float = setting(
-        160.0,
+        180.0,
         "HU",
         (30.0, 500.0),
-        "phantoms: at 121-150 HU fixed screws read as fixed, loose ones as loose (n = 8)",
+        "phantoms: a fixed screw of steel at 186 HU read 1.4 mm",
         "With larger residuals of the fit, streaks are too strong.",
     )
     least_part: float = setting(
