@@ -297,7 +297,7 @@ def _loose_text(readings: Sequence[Reading]) -> str:
 {len(readings)} phantoms `loose_postop(seed)`, seeds {_spans(r.seed for r in readings)}, with {len(screws)} screws that
 were found, {len(zones)} of them with a zone: widths spread evenly over 0.75–3 mm, two thirds all along, bone of
 60–200 HU; metal, rods, scale and physics as above, always at good resolution. They tuned nothing of the
-fit; three limits of the verdict (the odds that `present` needs, plain and clear, and the strongest noise) were
+fit; two limits of the verdict (the odds that `present` needs beside heavy metal, and the strongest noise) were
 tightened after they were seen, for a screw of another scan.
 
 {table(["what", "goal", "screen", "naive"], rows)}

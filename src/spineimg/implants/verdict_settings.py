@@ -26,10 +26,10 @@ class VerdictSettings:
         "It must be that wide over at least this part of the surface that lies in bone.",
     )
     evidence: float = setting(
-        5.0,
+        4.0,
         "",
         (0.0, 100.0),
-        "phantoms: at most 0.1 around 80 titanium screws without a zone; 5 is 150 to 1",
+        "phantoms: at most 0.1 around 80 titanium screws without a zone; 4 is 55 to 1",
         "Logarithm of the odds that the zone is wide, over simple forms, that `present` needs.",
     )
     widest_smear_mm: float = setting(
