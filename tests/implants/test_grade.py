@@ -73,7 +73,7 @@ def test_the_limit_is_one_millimetre(width_mm: float, spread_mm: float, verdict:
 def test_present_is_not_said_where_the_interval_holds_no_zone_too() -> None:
     """Planted: the interval's lower end left out of account."""
     for spread_mm, verdict in ((0.4, P), (0.8, I)):
-        halo, found = judge(fit(1.3, spread_mm, evidence=30.0), SHAFT, conditions())
+        halo, found = judge(fit(1.3, spread_mm, evidence=60.0), SHAFT, conditions())
         assert found is verdict
         assert halo.interval_mm is not None
         assert (halo.interval_mm[0] == 0) is (verdict is I)
@@ -83,7 +83,7 @@ def test_present_is_not_said_where_the_interval_holds_no_zone_too() -> None:
 def test_present_is_not_said_within_the_error_of_radius_and_blur() -> None:
     """A zone of 0.8 mm that read 1.07 mm. Planted: the limit alone."""
     for width_mm, verdict in ((1.07, I), (1.3, P)):
-        halo, found = judge(fit(width_mm, 0.2, evidence=30.0), SHAFT, conditions())
+        halo, found = judge(fit(width_mm, 0.2, evidence=60.0), SHAFT, conditions())
         assert found is verdict
         assert bool(halo.reason) is (verdict is I)
 
@@ -92,7 +92,7 @@ def test_coverage_and_extent() -> None:
     """Planted: coverage over the whole map instead of its part in bone."""
     widths = np.zeros((8, 12))
     widths[4:] = 2.0
-    halo, verdict = judge(fit(widths, evidence=30.0), SHAFT, conditions())
+    halo, verdict = judge(fit(widths, evidence=60.0), SHAFT, conditions())
     assert halo.coverage_over_1mm == pytest.approx(0.5)
     # Four depths, and half of what is not looked at towards the tip.
     assert halo.axial_extent_mm == pytest.approx(4 * 33 / 8 + 5.5 / 2)
@@ -117,10 +117,10 @@ def test_a_short_zone_is_no_loosening() -> None:
 def test_streaks_in_the_slice_plane_are_no_zone() -> None:
     """Planted: the pieces above and below the screw not asked for."""
     beside = np.isin(np.arange(12), (0, 1, 5, 6, 7, 11))
-    halo, verdict = judge(fit(np.where(beside, 2.0, 0.0) * np.ones((8, 1)), evidence=30.0), SHAFT, conditions())
+    halo, verdict = judge(fit(np.where(beside, 2.0, 0.0) * np.ones((8, 1)), evidence=60.0), SHAFT, conditions())
     assert verdict is I
     assert "streak" in halo.reason
-    assert judge(fit(np.where(beside, 0.0, 2.0) * np.ones((8, 1)), evidence=30.0), SHAFT, conditions())[1] is P
+    assert judge(fit(np.where(beside, 0.0, 2.0) * np.ones((8, 1)), evidence=60.0), SHAFT, conditions())[1] is P
 
 
 def test_around_cement_no_zone_is_not_said() -> None:
@@ -162,7 +162,7 @@ def test_in_streaks_of_heavy_metal_a_zone_needs_clear_evidence_and_none_is_never
     shaft = replace(SHAFT, clipped=clipped)
     now = conditions(slice_mm=0.8, **changes)
     assert judge(fit(2.0, noise_hu=noise_hu, evidence=25.0), shaft, now)[1] is (I if strained else P)
-    assert judge(fit(2.0, noise_hu=noise_hu, evidence=31.0), shaft, now)[1] is P
+    assert judge(fit(2.0, noise_hu=noise_hu, evidence=61.0), shaft, now)[1] is P
     halo, verdict = judge(fit(0.1, noise_hu=noise_hu), shaft, now)
     assert verdict is (I if strained else A)
     assert ("cobalt-chrome" in halo.reason) is strained
@@ -175,7 +175,7 @@ def test_an_interval_that_holds_the_limit_needs_clear_evidence() -> None:
     assert halo.interval_mm[0] < 1.0
     assert verdict is I
     assert "likelier than none" in halo.reason
-    assert judge(fit(1.3, 0.2, evidence=31.0), SHAFT, conditions())[1] is P
+    assert judge(fit(1.3, 0.2, evidence=61.0), SHAFT, conditions())[1] is P
     assert judge(fit(2.0, 0.2, evidence=10.0), SHAFT, conditions())[1] is P
 
 
@@ -213,7 +213,7 @@ def test_pieces_that_are_not_known_do_not_count() -> None:
     known, cortex = np.ones((8, 12), dtype=bool), np.full((8, 12), 9.0)
     known[:, :4] = False
     cortex[:, :2], cortex[:, 2:4] = 1.6, 0.9
-    halo, verdict = judge(fit(2.0, known=known, cortex_mm=cortex, evidence=30.0), SHAFT, conditions())
+    halo, verdict = judge(fit(2.0, known=known, cortex_mm=cortex, evidence=60.0), SHAFT, conditions())
     assert verdict is P
     assert halo.coverage_over_1mm == pytest.approx(10 / 12)
     assert [one["coverage_over_1mm"] for one in halo.regions.values()] == pytest.approx([10 / 12] * 4)

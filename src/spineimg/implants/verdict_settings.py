@@ -50,10 +50,11 @@ class VerdictSettings:
         "The same around a screw where the fit leaves more than this, on such a scale.",
     )
     clear_evidence: float = setting(
-        30.0,
+        60.0,
         "",
         (0.0, 1000.0),
-        "phantoms: 27 around a fixed screw of steel on a clipped scale, 74-106 around a zone of 2.5 mm over a half",
+        "phantoms: 27-31 around fixed screws of steel and cobalt-chrome on clipped scales, 74-106 around a zone of "
+        "2.5 mm over a half",
         "The same where the interval of the width holds the limit, and in the streaks of heavy metal.",
     )
     counter_evidence: float = setting(
