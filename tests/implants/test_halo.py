@@ -67,7 +67,8 @@ def test_clear_screws_get_a_plain_verdict(width_mm: float, options: dict[str, fl
 
 
 def test_a_zone_beside_cortex() -> None:
-    """A pedicle's walls 3 mm from the thread and fat beyond them change neither width nor verdict."""
+    """A pedicle's walls 3 mm from the thread and fat beyond them change neither width nor verdict. Planted: a map that
+    the whole screw contradicts shown as it is (a fixed screw reads 0.48 mm)."""
     for width_mm, verdict in ((0.0, Loosening.ABSENT), (2.0, Loosening.PRESENT)):
         volume, shaft = volume_with_screw(width_mm, walls_mm=3.0)
         fit = fit_halo(Windows(volume), shaft, around(shaft), Blur.from_fwhm(0.8, 1.0))
@@ -75,16 +76,19 @@ def test_a_zone_beside_cortex() -> None:
         conditions = Conditions(0.8, Sharpness.SOFT, False, Psf(0.8, 1.0, (True, True)))
         halo, found = judge(fit, shaft, conditions)
         assert found is verdict
-        # Narrower than 0.5 mm, zones cannot be told from none.
-        assert halo.width_median_mm == pytest.approx(width_mm, abs=0.2 if width_mm else 0.5)
+        assert halo.width_median_mm == pytest.approx(width_mm, abs=0.2)
 
 
-def test_a_bright_rim_does_not_widen_a_narrow_zone() -> None:
-    """With a rim, zones of 0.3 and 0.6 mm look alike. Planted: rims around zones from 0.8 mm only (0.3 mm reads 0.85,
-    0.6 mm 0.88)."""
-    for width_mm in (0.3, 0.6):
-        assert _median(_fit(width_mm, rim_mm=0.8)) < width_mm + 0.2
-    assert _median(_fit(1.6, rim_mm=0.8)) == pytest.approx(1.6, abs=0.2)
+@pytest.mark.parametrize("width_mm", [0.3, 1.6])
+def test_a_bright_rim_does_not_widen_a_narrow_zone(width_mm: float) -> None:
+    """Planted: rims around zones from 0.8 mm only (0.3 mm reads 0.85, 0.6 mm 0.88)."""
+    assert _median(_fit(width_mm, rim_mm=0.8)) == pytest.approx(width_mm, abs=0.2)
+
+
+def test_a_rim_near_the_screw_passes_for_cortex() -> None:
+    """With a blur of 0.8 mm a zone of 0.6 mm is not seen before its rim: it reads 0.2 mm, as beside a pedicle's wall,
+    and not wider than it is."""
+    assert 0.0 < _median(_fit(0.6, rim_mm=0.8)) < 0.8
 
 
 def test_soft_bone_widens_the_interval() -> None:
@@ -186,18 +190,22 @@ def test_the_fit_begins_from_both_kinds_of_forms_unless_one_is_far_likelier() ->
 def test_cortex_that_ends_a_zone_does_not_speak_for_a_narrow_one() -> None:
     """Walls 1.2 mm from the thread end the zone at two sides of the rear half; elsewhere it is 2 mm wide.
 
-    Planted: pieces beside those walls left in the fit (the zone reads 1.82 mm, the evidence is 9).
+    Planted: pieces beside those walls left in the fit (the evidence is 21).
     """
 
     def zone(depth: FloatArray, angle: FloatArray) -> FloatArray:
         to_the_wall = 4.2 / np.maximum(np.abs(np.cos(angle)), 0.1) - 3.0
         return np.where(depth < 20, np.minimum(2.0, to_the_wall), 2.0)
 
-    volume, shaft = volume_with_screw(2.0, walls_mm=1.2, bone_hu=90.0, noise_hu=40.0, width_of=zone)
-    fit = fit_halo(Windows(volume), shaft, around(shaft), Blur.from_fwhm(0.8, 1.0))
-    assert fit is not None
-    assert np.median(fit.width_mm[fit.known]) == pytest.approx(2.0, abs=0.12)
-    assert fit.evidence > 13
+    def fit(noise_hu: float) -> HaloFit:
+        volume, shaft = volume_with_screw(2.0, walls_mm=1.2, bone_hu=90.0, noise_hu=noise_hu, width_of=zone)
+        found = fit_halo(Windows(volume), shaft, around(shaft), Blur.from_fwhm(0.8, 1.0))
+        assert found is not None
+        return found
+
+    quiet = fit(40.0)
+    assert np.median(quiet.width_mm[quiet.known]) == pytest.approx(2.0, abs=0.12)
+    assert fit(60.0).evidence > 28
 
 
 def test_a_zone_that_widens_towards_the_tip() -> None:

@@ -12,7 +12,18 @@ from spineimg.geometry import Geometry
 from spineimg.implants.detect import Metal, find_metal
 from spineimg.volume import ArraySource, CTVolume
 from tests.implants.implant_cases import Build, Piece, construct, errors
-from tests.implants.metal_scenes import NO_SCREWS, SCREWS, THICK, UP, USUAL, hold, reoriented, screw, sternal_wires
+from tests.implants.metal_scenes import (
+    NO_SCREWS,
+    SCREWS,
+    THICK,
+    UP,
+    USUAL,
+    hip_stem,
+    hold,
+    reoriented,
+    screw,
+    sternal_wires,
+)
 
 FAR = np.array([0.0, -80.0, -60.0])
 ODD = {"cement", "gut_contrast", "cord_stimulator", "k_wires", "teeth"}
@@ -103,14 +114,15 @@ def test_a_cage_and_a_lead_beside_screws() -> None:
 
 
 def test_metal_in_which_no_screw_is_told_is_not_passed_over() -> None:
-    """A construct that its streaks join to one piece, here a block. Planted: "no screw and no rod" without a word."""
-    block = [Piece(np.array([x, 0.0, 0.0]), np.array([x, 30.0, 0.0]), 9.0) for x in (-24.0, -8.0, 8.0, 24.0)]
+    """A construct that its streaks join to one piece, here a block. Planted: "no screw and no rod" without a word;
+    wires and a hip's stem, which are known for what they are, told too."""
+    block = [Piece(np.array([x, 0.0, 0.0]), np.array([x, 30.0, 0.0]), 9.0) for x in (-16.0, 0.0, 16.0)]
     metal = find_metal(_scan(Build({}, block), USUAL, 3071.0))
     assert metal.screws == ()
     assert [note.code for note in metal.notes] == ["metal_unresolved"]
     assert "cm³" in metal.notes[0].text
-    wires = find_metal(_scan(Build({}, sternal_wires()), USUAL, 3071.0))
-    assert wires.notes == ()
+    for known in (sternal_wires(), hip_stem()):
+        assert find_metal(_scan(Build({}, known), USUAL, 3071.0)).notes == ()
 
 
 def test_metal_far_from_screws_is_not_joined_to_them() -> None:

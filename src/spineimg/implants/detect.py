@@ -44,7 +44,7 @@ from spineimg.volume import CTVolume
 _COBALT_CHROME_HU = 17000.0
 """What cobalt-chrome reads at 120 kVp in a polychromatic simulation; steel reads 12000-13500 HU."""
 _CONSTRUCT_MM3 = 5000.0
-"""Four screws and two rods have 15000 mm³ and more, a femoral nail too. Engineering choice."""
+"""Four screws and two rods have 15000 mm³ and more. Engineering choice."""
 _STARVED_MM = 0.5
 """Where a shaft stands out so much farther in the slice plane, starved rays can hide its thread. Phantoms: up to
 0.35 mm where threads are seen."""
@@ -187,13 +187,15 @@ def _notes(metal: MetalMap, settings: DetectSettings) -> list[Note]:
 
 
 def _unresolved_notes(fits: Sequence[ShaftFit], rest: Sequence[OtherMetal]) -> list[Note]:
-    """Where no screw was found, metal as large as a construct is told: streaks can join one to a single piece."""
-    if fits or not rest or rest[0].volume_mm3 < _CONSTRUCT_MM3:
+    """Where no screw was found, metal as large as a construct that is nothing else is told: streaks can join one to a
+    single piece."""
+    unknown = [metal for metal in rest if metal.kind == "implant" and metal.volume_mm3 >= _CONSTRUCT_MM3]
+    if fits or not unknown:
         return []
-    x, y, z = rest[0].center_lps_mm
+    x, y, z = unknown[0].center_lps_mm
     text = (
-        f"{rest[0].volume_mm3 / 1000:.0f} cm³ of metal hang together around ({x:.0f}, {y:.0f}, {z:.0f}) mm, in which "
-        "no screw could be told: no construct, or one that its streaks join"
+        f"{unknown[0].volume_mm3 / 1000:.0f} cm³ of metal hang together around ({x:.0f}, {y:.0f}, {z:.0f}) mm, in "
+        "which no screw could be told: no construct, or one that its streaks join"
     )
     return [Note("metal_unresolved", text)]
 

@@ -377,8 +377,9 @@ class _Fit:
         known = (in_bone & self.telling(around)).reshape(self.shape)
         others = self.others(ends, known, evidence) if known.any() else []
         low, middle, high = self.shift(width, around, others)
-        # Pieces are smoothed with their narrower neighbours: a wide map as a whole is often a little wider.
-        moved = middle if ends[0].kind.wide else 0.0
+        # Pieces are smoothed with their neighbours: a wide map as a whole is often a little wider, and one of next to
+        # nothing can be far narrower.
+        moved = middle if ends[0].kind.wide or high < 0 else 0.0
         count = np.bincount(self.columns.cell, minlength=self.cells.count)
         return HaloFit(
             cells=self.cells,
