@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from spineimg.geometry import Geometry
 from spineimg.implants.axis import fit_shaft, with_shared_thread
-from spineimg.implants.cylinder import blur_across, frame, side_values, tip_values
+from spineimg.implants.cylinder import blur_across, frame, side_slopes, side_values, tip_values
 from spineimg.implants.given import GivenScrew, refined
 from spineimg.implants.metal_map import map_metal
 from spineimg.implants.psf import Psf, estimate_psf, usual_psf
@@ -100,6 +100,16 @@ def test_the_blur_is_read_from_the_metal(widths: tuple[float, float]) -> None:
     # A voxel is the mean over its box, which has a variance of step²/12.
     shown = [np.hypot(width, 2.3548 * step / np.sqrt(12)) for width, step in zip(widths, (0.5, 0.8), strict=True)]
     assert (psf.fwhm_in_plane_mm, psf.fwhm_slice_mm) == pytest.approx(shown, rel=0.15)
+
+
+def test_the_slopes_of_the_model_are_its_differences() -> None:
+    """Planted: the blur's change around the axis left out."""
+    places = np.random.default_rng(4).normal(size=(400, 3)) * [5.0, 2.5, 2.5]
+    blur = np.array([[0.3, 0.02, 0.01], [0.02, 0.25, 0.06], [0.01, 0.06, 0.5]])
+    h = 1e-5
+    wider = side_values(places, 3.0 + h, blur) - side_values(places, 3.0 - h, blur)
+    moved = [side_values(places - h * e, 3.0, blur) - side_values(places + h * e, 3.0, blur) for e in np.eye(3)[1:]]
+    assert side_slopes(places, 3.0, blur) == pytest.approx(np.stack([wider, *moved], axis=1) / (2 * h), abs=1e-8)
 
 
 @pytest.mark.parametrize("widths", [(0.7, 0.7), (1.1, 0.8), (0.8, 1.3)])

@@ -1,4 +1,4 @@
-"""Cobalt-chrome and steel on an extended scale: starved rays bridge, smear and darken them in the slice plane."""
+"""Cobalt-chrome and steel: starved rays bridge, smear and darken them in the slice plane."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from scipy.special import ndtr
 
 from spineimg.implants.breaks import BreakSettings, Core, find_gaps
 from spineimg.implants.cylinder import flatness, frame
-from spineimg.implants.detect import Metal, find_metal
+from spineimg.implants.detect import Metal, _apart, find_metal
 from spineimg.implants.metal_map import map_metal
 from spineimg.volume import ArraySource, CTVolume
-from tests.implants.implant_cases import COBALT_CHROME, Build, construct, errors
+from tests.implants.implant_cases import COBALT_CHROME, Build, Piece, construct, errors
 
 _BRIDGE_HU, _SMEAR_MM, _LEFT = 3000.0, 2.0, 0.75
 
@@ -84,6 +84,52 @@ def test_the_level_of_metal_follows_dense_metal_only() -> None:
     for same in (construct().volume(), build.volume(3071.0)):
         assert not map_metal(same).dense
         assert map_metal(same).seed_hu == pytest.approx(2500.0)
+
+
+def _joined() -> Build:
+    """Shafts drawn out by 2 mm to either side, and bands of 2.6 mm between those of a level, as a clipped scale shows
+    steel."""
+    build = construct()
+    aside = np.array([2.0, 0.0, 0.0])
+    drawn = [
+        replace(s, start=s.start + k * aside, end=s.end + k * aside) for s in build.screws.values() for k in (-1, 1)
+    ]
+    bands = []
+    for n in (0, 1):
+        left, right = build.screws[f"{n}-left"], build.screws[f"{n}-right"]
+        bands += [
+            Piece(left.start + d * left.along, right.start + d * right.along, 1.3) for d in (-13.0, 2.0, 20.0, 36.0)
+        ]
+    return replace(build, rest=[*build.rest, *drawn, *bands])
+
+
+def test_screws_that_streaks_join_are_taken_apart() -> None:
+    """Planted: the metal followed as it is (two of four screws, one rod, 10 cm³ of "connector")."""
+    build = _joined()
+    metal = find_metal(build.volume(3071.0))
+    assert set(errors(build, metal)) == set(build.screws)
+    assert (len(metal.screws), len(metal.rods)) == (4, 2)
+    assert max(one["axis_deg"] for one in errors(build, metal).values()) < 1.2
+    assert "metal_unresolved" not in {note.code for note in metal.notes}
+
+
+def test_a_large_piece_joined_to_the_construct_may_hold_more_screws() -> None:
+    """A block that no look takes apart. Planted: only scans without any screw told of such metal."""
+    build = construct()
+    head = build.screws["0-left"].start
+    block = Piece(head + np.array([8.0, 18.0, 0.0]), head + np.array([34.0, 18.0, 0.0]), 9.0)
+    metal = find_metal(replace(build, rest=[*build.rest, block]).volume(3071.0))
+    assert len(metal.screws) == 4
+    (note,) = [note for note in metal.notes if note.code == "metal_unresolved"]
+    assert "more screws" in note.text
+
+
+def test_two_shafts_cannot_lie_in_one_place() -> None:
+    """Planted: a streak beside a shaft, 2 mm off its axis, counted as a second screw."""
+    fit = find_metal(construct(1, sides=("left",)).volume(3071.0)).screws[0].fit
+    for off_mm, count in ((2.0, 1), (4.5, 2)):
+        moved = fit.axis.moved(np.array([off_mm, 0.0]), np.zeros(2))
+        assert len(_apart([replace(fit, axis=moved, tip_mm=fit.tip_mm - 15), fit])) == count
 
 
 def _darkening(gap_mm: float) -> Core:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spineimg.geometry import FloatArray
-from spineimg.implants.cylinder import Frame, blur_across, flatness, frame, side_values
+from spineimg.implants.cylinder import Frame, blur_across, flatness, frame, side_slopes, side_values
 from spineimg.implants.edge import Edge, EdgeSettings, edge_of, with_core
 from spineimg.implants.ends import find_head, fit_tip, thinned
 from spineimg.implants.metal_map import MetalMap
@@ -300,27 +300,38 @@ def _moved(
     from scipy.optimize import least_squares
 
     half = max(float(np.abs(places[:, 0]).max()), 1.0)
+    lever = places[:, 0] / half
     part, low, high = edge.parts(places, hu)
     shown = np.clip(part, low, high)
     scale = 0.25 * float(np.mean(high - low))
     radius_mm, smear, flat = side
     smeared = bool(flat.any())
 
-    def model(x: FloatArray) -> FloatArray:
-        moved = places.copy()
-        moved[:, 1] -= x[0] + x[2] * places[:, 0] / half
-        moved[:, 2] -= x[1] + x[3] * places[:, 0] / half
+    def moved(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Places from the moved axis, the radius at each, and what of smear a change adds to it."""
+        place = places.copy()
+        place[:, 1] -= x[0] + x[2] * lever
+        place[:, 2] -= x[1] + x[3] * lever
         # Less than none would be the slices' blur, which is held.
-        added = np.maximum(x[5] + x[6] * places[:, 0] / half, 0.0) * flat if smeared else 0.0
-        return side_values(moved, radius_mm + x[4] + added, blur)
+        added = x[5] + x[6] * lever if smeared else np.zeros(len(lever))
+        return place, radius_mm + x[4] + np.maximum(added, 0.0) * flat, np.where(added >= 0, flat, 0.0)
+
+    def model(x: FloatArray) -> FloatArray:
+        place, radius, _ = moved(x)
+        return side_values(place, radius, blur)
 
     def residuals(x: FloatArray) -> FloatArray:
         return np.asarray(np.clip(model(x), low, high) - shown)
 
+    def slopes(x: FloatArray) -> FloatArray:
+        place, radius, smears = moved(x)
+        inside = side_values(place, radius, blur)
+        wider, across, beyond = np.where((inside > low) & (inside < high), side_slopes(place, radius, blur).T, 0.0)
+        columns = [across, beyond, across * lever, beyond * lever, wider, wider * smears, wider * smears * lever]
+        return np.stack(columns[: len(x)], axis=1)
+
     start = np.append(np.zeros(5), smear) if smeared else np.zeros(5)
-    found = least_squares(
-        residuals, start, loss="soft_l1", f_scale=scale, x_scale=0.1, diff_step=[1e-3], ftol=1e-4, max_nfev=10
-    )
+    found = least_squares(residuals, start, slopes, loss="soft_l1", f_scale=scale, x_scale=0.1, ftol=1e-4, max_nfev=10)
     radius = float(np.mean(radius_mm)) + found.x[4]
     if not 0.8 < radius < 8.0 or np.abs(found.x[:4]).max() > 4.0:
         return None

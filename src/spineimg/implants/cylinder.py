@@ -84,6 +84,22 @@ def side_values(places: FloatArray, radius_mm: float | FloatArray, blur: FloatAr
     return np.asarray(ndtr((edge - rho) / np.sqrt(normal)))
 
 
+def side_slopes(places: FloatArray, radius_mm: float | FloatArray, blur: FloatArray) -> FloatArray:
+    """(n, 3) changes of `side_values` per mm of radius, and per mm that the axis moves along each of its two sides."""
+    rho, normal, tangent = polar(places, blur)
+    sigma, radius = np.sqrt(normal), np.maximum(radius_mm, 0.3)
+    edge = radius_mm - tangent / (2 * radius)
+    density = np.exp(-0.5 * np.square((edge - rho) / sigma)) / np.sqrt(2 * np.pi)
+    safe = np.maximum(rho, 1e-6)
+    a, b = places[:, 1] / safe, places[:, 2] / safe
+    # By turning the place around the axis by a radian: the variances at right angles and along the edge are exchanged.
+    turned = 2 * a * b * (blur[2, 2] - blur[1, 1]) + 2 * (a * a - b * b) * blur[1, 2]
+    around = (turned / (2 * radius) / sigma - (edge - rho) * turned / (2 * normal * sigma)) / safe
+    by_radius = (1 + np.where(radius_mm > 0.3, tangent / (2 * radius**2), 0.0)) / sigma
+    slopes = np.stack([by_radius, a / sigma + b * around, b / sigma - a * around], axis=1)
+    return np.asarray(density[:, None] * slopes)
+
+
 def tip_values(places: FloatArray, radius_mm: float, end: tuple[float, float, float], blur: FloatArray) -> FloatArray:
     """(n,) the same for a cylinder with a conical end.
 

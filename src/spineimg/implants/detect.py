@@ -29,6 +29,7 @@ from spineimg.implants.psf import Psf, estimate_psf, usual_psf
 from spineimg.implants.rod_ends import RodTrace, at_breaks, distinct, join_traces, parted
 from spineimg.implants.rods import RodLine, RodPieces, any_bare, finish_rod, rod_pieces, trace_rod
 from spineimg.implants.tubes import (
+    Cloud,
     End,
     Tube,
     cloud_of,
@@ -45,6 +46,10 @@ _COBALT_CHROME_HU = 17000.0
 """What cobalt-chrome reads at 120 kVp in a polychromatic simulation; steel reads 12000-13500 HU."""
 _CONSTRUCT_MM3 = 5000.0
 """Four screws and two rods have 15000 mm³ and more. Engineering choice."""
+_UNTOLD_MM3 = 3000.0
+"""Two screws of 5 x 35 mm and their heads. Engineering choice."""
+_MAY_HIDE = ("implant", "connector", "crosslink")
+"""Kinds of other metal that screws melted together can pass for."""
 _STARVED_MM = 0.5
 """Where a shaft stands out so much farther in the slice plane, starved rays can hide its thread. Phantoms: up to
 0.35 mm where threads are seen."""
@@ -100,33 +105,68 @@ def find_metal(
     chosen = settings or DetectSettings()
     tell = progress or (lambda part, what: None)
     metal = map_metal(volume, lambda part, what: tell(0.6 * part, what), chosen.map)
-    tell(0.6, "following shafts and rods")
-    tubes = find_tubes(cloud_of(metal), chosen.tubes)
-    steep, flat = _sorted_by_slope(tubes, chosen)
-    rods = _along_spine(metal, steep, chosen)
-    thinnest, thickest = chosen.rod_radius_mm
-    rods = [rod for rod in rods if thinnest <= rod.radius_mm <= thickest]
-    shafts = join_tubes([without_tulips(tube) for tube in flat], 8.0, 2.0, 15.0)
     usual = usual_psf(volume.geometry, volume.acquisition)
-    tubes_of_rods = [(rod, rod_pieces(metal, rod, usual, chosen.axis)) for rod in rods]
-    tubes_of_rods = [one for one in tubes_of_rods if _is_round(metal, one[1], chosen)]
-    found, psf, scan_psf = _fitted(metal, shafts, tubes_of_rods, usual, chosen)
-    tell(0.8, "measuring screws and rods")
-    screws = [Candidate(fit) for fit in found]
-    notes = list(_notes(metal, chosen))
+    tell(0.6, "following shafts and rods")
+    traced = _traced(metal, cloud_of(metal), usual, given, chosen, tell)
+    if metal.scale_end_hu is not None and _untold_mm3(traced.rest) >= _UNTOLD_MM3:
+        tell(0.85, "following what streaks join")
+        again = _traced(metal, cloud_of(metal, chosen.tubes.peel_mm), usual, given, chosen, tell)
+        # Only constructs are joined so: dental work, taken apart, can look like a screw.
+        if again.lines:
+            traced = min(traced, again, key=lambda one: _untold_mm3(one.rest))
+    tell(0.95, "naming screws and rods")
+    named, rods = _named(metal, traced.screws, traced.lines, vertebrae, traced.psf, chosen)
+    fits = [screw.fit for screw in traced.screws]
+    notes = (
+        *_notes(metal, chosen),
+        *traced.notes,
+        *_construct_notes(named),
+        *_clipped_notes(metal, fits, traced.psf),
+        *_unresolved_notes(fits, traced.rest),
+    )
+    clipped = any(fit.edge.clipped for fit in fits)
+    tell(1.0, "metal found")
+    return Metal(named, rods, traced.rest, traced.scan_psf, clipped, metal, notes)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Traced:
+    """What following one cloud led to. psf: the blur that fits used; scan_psf: the scan's own. rest: other metal."""
+
+    screws: tuple[Candidate, ...]
+    lines: tuple[RodLine, ...]
+    psf: Psf
+    scan_psf: Psf
+    rest: tuple[OtherMetal, ...]
+    notes: tuple[Note, ...]
+
+
+def _traced(
+    metal: MetalMap, cloud: Cloud, usual: Psf, given: Sequence[GivenScrew], settings: DetectSettings, tell: Progress
+) -> _Traced:
+    """Shafts and rods along the tubes of a cloud, fitted to the image."""
+    steep, flat = _sorted_by_slope(find_tubes(cloud, settings.tubes), settings)
+    thinnest, thickest = settings.rod_radius_mm
+    rods = [rod for rod in _along_spine(metal, steep, settings) if thinnest <= rod.radius_mm <= thickest]
+    shafts = join_tubes([without_tulips(tube) for tube in flat], 8.0, 2.0, 15.0)
+    tubes_of_rods = [(rod, rod_pieces(metal, rod, usual, settings.axis)) for rod in rods]
+    tubes_of_rods = [one for one in tubes_of_rods if _is_round(metal, one[1], settings)]
+    found, psf, scan_psf = _fitted(metal, shafts, tubes_of_rods, usual, settings)
+    tell(0.85, "measuring screws and rods")
+    screws, notes = [Candidate(fit) for fit in found], list[Note]()
     if given:
-        screws, twice = distinct_screws([refined(metal, screw, psf, chosen.axis) for screw in given])
-        notes += [*twice, *not_given(found, given)]
+        screws, twice = distinct_screws([refined(metal, screw, psf, settings.axis) for screw in given])
+        notes = [*twice, *not_given(found, given)]
     fits = with_shared_thread([screw.fit for screw in screws])
     screws = [replace(screw, fit=fit) for screw, fit in zip(screws, fits, strict=True)]
-    lines = _rods(metal, tubes_of_rods, fits, psf, chosen)
-    named = _named(metal, screws, lines, vertebrae, psf, chosen)
-    tell(0.95, "naming other metal")
+    lines = _rods(metal, tubes_of_rods, fits, psf, settings)
     rest = other_metal(metal, _construct(fits, lines))
-    tell(1.0, "metal found")
-    clipped = bool(fits) and any(fit.edge.clipped for fit in fits)
-    notes += [*_construct_notes(named[0]), *_clipped_notes(metal, fits, psf), *_unresolved_notes(fits, rest)]
-    return Metal(named[0], named[1], rest, scan_psf, clipped, metal, tuple(notes))
+    return _Traced(tuple(screws), tuple(lines), psf, scan_psf, rest, tuple(notes))
+
+
+def _untold_mm3(rest: Sequence[OtherMetal]) -> float:
+    """The largest piece of metal that may hide screws."""
+    return max((metal.volume_mm3 for metal in rest if metal.kind in _MAY_HIDE), default=0.0)
 
 
 def _along_spine(metal: MetalMap, steep: list[Tube], settings: DetectSettings) -> list[Tube]:
@@ -167,7 +207,24 @@ def _fitted(
         if side is not None
     ]
     good = [fit for fit in fits if fit is not None and _is_screw(metal, fit, rods, settings)]
-    return [fit for fit in good if _is_metal(metal, fit, settings)], psf, scan_psf
+    return _apart([fit for fit in good if _is_metal(metal, fit, settings)]), psf, scan_psf
+
+
+def _apart(fits: Sequence[ShaftFit]) -> list[ShaftFit]:
+    """The shafts without those that lie within a longer one: streaks of dense metal look like a second one."""
+    kept: list[ShaftFit] = []
+    for fit in sorted(fits, key=lambda fit: -fit.length_mm):
+        if not any(_lies_within(fit, other) for other in kept):
+            kept.append(fit)
+    return [fit for fit in fits if any(fit is one for one in kept)]
+
+
+def _lies_within(fit: ShaftFit, other: ShaftFit) -> bool:
+    """Whether more than half of a shaft's axis runs inside another's metal."""
+    places = other.axis.places(np.linspace(fit.head_lps_mm, fit.tip_lps_mm, 21))
+    inside = np.hypot(places[:, 1], places[:, 2]) < other.radius_mm
+    inside &= (places[:, 0] > other.head_mm) & (places[:, 0] < other.tip_mm)
+    return bool(np.mean(inside) > 0.5)
 
 
 def _side(metal: MetalMap, tube: Tube, psf: Psf, settings: DetectSettings) -> SideFit | None:
@@ -187,15 +244,18 @@ def _notes(metal: MetalMap, settings: DetectSettings) -> list[Note]:
 
 
 def _unresolved_notes(fits: Sequence[ShaftFit], rest: Sequence[OtherMetal]) -> list[Note]:
-    """Where no screw was found, metal as large as a construct that is nothing else is told: streaks can join one to a
-    single piece."""
-    unknown = [metal for metal in rest if metal.kind == "implant" and metal.volume_mm3 >= _CONSTRUCT_MM3]
-    if fits or not unknown:
+    """Metal as large as a construct, or as a part of one, that nothing is known of: streaks can join screws to a single
+    piece."""
+    untold = [metal for metal in rest if metal.kind in _MAY_HIDE and metal.volume_mm3 >= _CONSTRUCT_MM3]
+    if not untold:
         return []
-    x, y, z = unknown[0].center_lps_mm
+    x, y, z = untold[0].center_lps_mm
+    what = "no construct, or one that its streaks join"
+    if fits:
+        what = "a cage or plate, or more screws, which their streaks join"
     text = (
-        f"{unknown[0].volume_mm3 / 1000:.0f} cm³ of metal hang together around ({x:.0f}, {y:.0f}, {z:.0f}) mm, in "
-        "which no screw could be told: no construct, or one that its streaks join"
+        f"{untold[0].volume_mm3 / 1000:.0f} cm³ of metal hang together around ({x:.0f}, {y:.0f}, {z:.0f}) mm, in "
+        f"which no screw could be told: {what}"
     )
     return [Note("metal_unresolved", text)]
 

@@ -36,8 +36,8 @@ _EVEN_MM = tuple(np.arange(0.0, 3.01, 0.25).tolist())
 """Widths of zones that are as wide everywhere."""
 _PART_MM = (0.8, 1.4, 2.0, 2.8)
 """Largest widths of cones and halves."""
-_QUARTER_MM = (1.4, 2.0, 2.8)
-"""Widths of zones of a quarter."""
+_QUARTER_MM, _MORE_MM, _LIKELIEST = 2.0, (1.4, 2.8), 4
+"""Width at which quarters of the surface are tried, and those at which the so many likeliest of them are tried too."""
 LOOSE_MM, _NARROW_MM = 2.0, (0.0, 0.5, 1.0)
 """A zone that any scan should tell, and those it must be told from."""
 _EVEN_PART = 0.6
@@ -318,7 +318,9 @@ class _Fit:
     def trials(self, around: Surroundings, even_only: bool = False) -> list[Trial]:
         """Simple forms of the zone."""
         uniform, *others = simple_forms(self.voxels, self.length_mm)
-        found = [self.trial(width * uniform, around, True, _EVEN_PART / len(_EVEN_MM)) for width in _EVEN_MM]
+        # The best even one is only looked for to look around again with: every other width will do.
+        widths = _EVEN_MM[::2] if even_only else _EVEN_MM
+        found = [self.trial(width * uniform, around, True, _EVEN_PART / len(_EVEN_MM)) for width in widths]
         if even_only:
             return found
         part = (1 - _EVEN_PART) / (len(others) * len(_PART_MM))
@@ -326,8 +328,13 @@ class _Fit:
 
     def quarters(self, around: Surroundings) -> list[Trial]:
         """Zones of a quarter of the surface."""
-        forms = quarter_forms(self.voxels, self.length_mm)
-        return [self.trial(width * form, around, False, 1.0) for form in forms for width in _QUARTER_MM]
+        found = [
+            (form, self.trial(_QUARTER_MM * form, around, False, 1.0))
+            for form in quarter_forms(self.voxels, self.length_mm)
+        ]
+        found.sort(key=lambda one: cost_of(one[1]))
+        more = [self.trial(w * form, around, False, 1.0) for form, _ in found[:_LIKELIEST] for w in _MORE_MM]
+        return [*(trial for _, trial in found), *more]
 
     def trial(self, form_mm: FloatArray, around: Surroundings, even: bool, prior: float) -> Trial:
         """A form, (n,) width at the voxels, that does not reach beyond cortex."""

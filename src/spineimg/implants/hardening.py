@@ -113,12 +113,12 @@ def hardening_basis(
             _add_cylinder(paths, ends, radius, heights, part, s)
         for layer in layers:
             layer.add_to(paths, part, s)
-        # Most rays miss the metal, and exponentials are what takes time.
-        hit = np.flatnonzero(paths)
-        lengths = paths.ravel()[hit]
-        shorter = np.zeros((len(chosen.lengths_mm), *paths.shape), dtype=np.float32)
+        # Most rays miss the metal at every height.
+        hit = np.flatnonzero(paths.any(axis=0))
+        lengths = paths.reshape(len(heights), -1)[:, hit]
+        shorter = np.zeros((len(chosen.lengths_mm), len(target.across), *paths.shape[1:]), dtype=np.float32)
         for value, length in zip(shorter, chosen.lengths_mm, strict=True):
-            value.reshape(-1)[hit] = -np.expm1(lengths * np.float32(-1 / length))
+            value.reshape(len(value), -1)[:, hit] = target.across @ -np.expm1(lengths * np.float32(-1 / length))
         _back_project(out, shorter, target, part, s)
     return out * np.pi / len(theta)
 
@@ -250,15 +250,14 @@ class _Target:
 
 
 def _back_project(out: FloatArray, values: Float32Array, target: _Target, theta: FloatArray, s: FloatArray) -> None:
-    """Adds the filtered back-projection of (lengths, heights, views, rays) to (n, lengths)."""
+    """Adds the filtered back-projection of (lengths, levels, views, rays) to (n, lengths)."""
     ray = float(s[1] - s[0])
     size = fft.next_fast_len(2 * len(s), real=True)
     frequency = fft.rfftfreq(size, ray)
     ramp = (frequency * np.exp(-2 * (np.pi * frequency * target.blur_mm) ** 2)).astype(np.float32)
     filtered = []
     for value in values:
-        slices = np.tensordot(target.across, value, axes=1)
-        whole = fft.irfft(fft.rfft(slices, size, axis=2) * ramp, size, axis=2)[:, :, : len(s)]
+        whole = fft.irfft(fft.rfft(value, size, axis=2) * ramp, size, axis=2)[:, :, : len(s)]
         filtered.append(whole.transpose(1, 0, 2).reshape(len(theta), -1))
     base = target.level * len(s)
     for view, angle in enumerate(theta):

@@ -77,6 +77,19 @@ class Columns:
     def rows(self) -> Rows:
         return Rows.of(self.cell)
 
+    @cached_property
+    def _fixed(self) -> FloatArray:
+        """`equations` without what the discs change."""
+        gap = np.zeros((len(self.hu), 3))
+        return np.column_stack([gap, self.offsets, self.values, gap, self.hu])
+
+    def equations(self, outer: FloatArray, rim: FloatArray) -> FloatArray:
+        """(n, 5 + p + 3 + 1) what each piece has of its own outside discs `outer`, what is shared, and the HU."""
+        every = self._fixed.copy()
+        every[:, :3] = self.profile * (1 - outer)[:, None]
+        every[:, -4], every[:, -3], every[:, -2] = 1 - outer, outer - self.metal, rim - outer
+        return every
+
     def take(self, which: BoolArray) -> Columns:
         return replace(
             self,
@@ -126,14 +139,13 @@ class Solution:
 
 def solve(columns: Columns, outer: FloatArray, rim: FloatArray, priors: Priors, rounds: int = 3) -> Solution:
     """The best parameters for given discs `outer` (n,) (radius R + w) and `rim` (n,) (a rim's outer edge)."""
-    own = columns.own(outer)
-    shared = np.column_stack([columns.values, 1 - outer, outer - columns.metal, rim - outer])
-    system = _System(columns, own, np.column_stack([shared, columns.hu]), priors)
+    system = _System(columns, columns.equations(outer, rim), priors)
     inverse = 1 / (priors.deflation * columns.sigma_hu**2)
     weights = inverse
     for turn in range(rounds):
         beta, pieces = system.best(weights)
-        residual = columns.hu - shared @ beta - np.sum(own * pieces[columns.cell], axis=1)
+        residual = columns.hu - system.shared[:, :-1] @ beta
+        residual -= np.einsum("ij,ij->i", system.own, pieces[columns.cell])
         # The first round sees gross misfits everywhere; a wider one keeps it from discarding good voxels.
         weights = biweight(residual / columns.sigma_hu, 3.0 if turn == 0 else 1.0) * inverse
     mean, sd = priors.shared(columns)
@@ -156,17 +168,26 @@ def biweight_cost(z: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class _System:
-    """One linear problem. own: (n, 5) what pieces have of their own; shared: (n, p + 3 + 1) all else, HU."""
+    """One linear problem. equations: (n, 5 + p + 3 + 1), see `Columns.equations`."""
 
     columns: Columns
-    own: FloatArray
-    shared: FloatArray
+    equations: FloatArray
     priors: Priors
+
+    @property
+    def own(self) -> FloatArray:
+        """(n, 5) what pieces have of their own."""
+        return self.equations[:, : len(self.priors.piece_sd_hu)]
+
+    @property
+    def shared(self) -> FloatArray:
+        """(n, p + 3 + 1) all else, and the HU."""
+        return self.equations[:, len(self.priors.piece_sd_hu) :]
 
     @cached_property
     def laid_out(self) -> tuple[FloatArray, FloatArray]:
         """(pieces, 5, most) what is a piece's own, (pieces, most, 5 + p + 3 + 1) everything."""
-        both = self.columns.rows.spread(np.concatenate([self.own, self.shared], axis=1))
+        both = self.columns.rows.spread(self.equations)
         return np.ascontiguousarray(both[:, :, : self.own.shape[1]].transpose(0, 2, 1)), both
 
     def best(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -179,10 +200,9 @@ class _System:
         across, both = self.laid_out
         piece = (across * columns.rows.spread(weight[:, None])[:, None, :, 0]) @ both
         piece[:, :, :local] += np.diag(1 / np.square(priors.piece_sd_hu))
-        cross = piece[:, :, local:-1]
         solved = np.linalg.solve(piece[:, :, :local], piece[:, :, local:])
-        reduced = normal - np.tensordot(cross, solved[:, :, :-1], axes=([0, 1], [0, 1]))
-        beta = _bounded(reduced, right - np.tensordot(cross, solved[:, :, -1], axes=([0, 1], [0, 1])), priors)
+        taken = piece[:, :, local:-1].reshape(-1, len(right)).T @ solved.reshape(-1, len(right) + 1)
+        beta = _bounded(normal - taken[:, :-1], right - taken[:, -1], priors)
         pieces = np.zeros((columns.cells, local))
         pieces[columns.rows.here] = solved[:, :, -1] - solved[:, :, :-1] @ beta
         return beta, pieces
@@ -190,19 +210,19 @@ class _System:
 
 def _bounded(normal: FloatArray, right: FloatArray, priors: Priors) -> FloatArray:
     """Solves with the last two parameters within their bounds: one that leaves them is fixed at the bound."""
-    free = np.ones(len(right), dtype=bool)
-    beta = np.zeros(len(right))
     bounds = {len(right) - 2: priors.halo_hu, len(right) - 1: priors.rim_hu}
-    for _ in range(3):
-        held = right[free] - normal[np.ix_(free, ~free)] @ beta[~free]
-        beta[free] = np.linalg.solve(normal[np.ix_(free, free)], held)
+    beta = np.linalg.solve(normal, right)
+    free = np.ones(len(right), dtype=bool)
+    for _ in bounds:
         outside = [j for j, (low, high) in bounds.items() if free[j] and not low <= beta[j] <= high]
         if not outside:
             break
         for j in outside:
             beta[j] = np.clip(beta[j], *bounds[j])
             free[j] = False
-    return beta
+        held = right[free] - normal[np.ix_(free, ~free)] @ beta[~free]
+        beta[free] = np.linalg.solve(normal[np.ix_(free, free)], held)
+    return np.asarray(beta)
 
 
 def local_fit(

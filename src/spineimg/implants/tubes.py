@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from spineimg.geometry import FloatArray
-from spineimg.implants.metal_map import MetalMap
+from spineimg.implants.metal_map import IntArray, MetalMap
 from spineimg.settings import setting
 
 _END_SPAN = 12
@@ -64,6 +65,13 @@ class TubeSettings:
         (4.0, 7.0),
         "engineering choice: an 8.5 mm screw with its blooming; a head has 6 mm",
         "A cross-section of a larger effective radius ends a tube.",
+    )
+    peel_mm: float = setting(
+        1.25,
+        "mm",
+        (0.5, 2.5),
+        "engineering choice: streaks of steel join shafts by bands of 2-4 mm; the thinnest shafts have 4 mm",
+        "So much of metal's edge in each slice is left out where streaks join screws and rods to one piece.",
     )
     shortest_mm: float = setting(
         5.0, "mm", (2.0, 15.0), "engineering choice: a rod between two cervical heads", "Shorter tubes are dropped."
@@ -120,15 +128,31 @@ def line_direction(points: FloatArray) -> FloatArray:
     return np.asarray(direction if direction @ (points[-1] - points[0]) >= 0 else -direction)
 
 
-def cloud_of(metal: MetalMap) -> Cloud:
-    """The solid metal of a map (at its seed level or more) as a cloud."""
+def cloud_of(metal: MetalMap, peel_mm: float = 0.0) -> Cloud:
+    """The solid metal of a map (at its seed level or more) as a cloud, without so much of its edge in each slice."""
     solid = metal.hu >= metal.seed_hu
+    if peel_mm > 0:
+        solid[solid] = _deeper(metal.index[solid], metal.geometry.spacing_mm[1:], peel_mm)
     index, volume = metal.index[solid].astype(np.float64), metal.volumes_mm3[solid]
     step = metal.geometry.spacing_mm[0]
     pieces = int(np.ceil(step)) if np.isfinite(step) else 1
     shifts = (np.arange(pieces) + 0.5) / pieces - 0.5
     points = [metal.geometry.lps_at(index + np.array([shift, 0.0, 0.0])) for shift in shifts]
     return Cloud(np.concatenate(points), np.tile(volume / pieces, pieces))
+
+
+def _deeper(index: IntArray, spacing_mm: tuple[float, float], depth_mm: float) -> npt.NDArray[np.bool_]:
+    """(n,) which of voxels, by (n, 3) index, lie deeper than so much inside them all in their slice."""
+    from scipy.ndimage import distance_transform_edt
+
+    deep = np.zeros(len(index), dtype=bool)
+    for k in np.unique(index[:, 0]):
+        here = index[:, 0] == k
+        row, column = (index[here, 1:] - index[here, 1:].min(axis=0) + 1).T
+        image = np.zeros((row.max() + 2, column.max() + 2), dtype=bool)
+        image[row, column] = True
+        deep[here] = distance_transform_edt(image, sampling=spacing_mm)[row, column] > depth_mm
+    return deep
 
 
 def find_tubes(cloud: Cloud, settings: TubeSettings | None = None) -> list[Tube]:

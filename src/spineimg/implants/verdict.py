@@ -243,6 +243,11 @@ def _verdict(
     covered = surface.coverage(limit)
     strained = _is_strained(fit, shaft, conditions, settings)
     needed = settings.clear_evidence if strained else settings.evidence
+    if strained and interval[0] > 0 and fit.evidence < needed:
+        return Loosening.NOT_ASSESSED, (
+            f"a zone of {interval[0]:.1f} to {interval[1]:.1f} mm would explain the image, but so would streaks as "
+            "strong as those of cobalt-chrome and steel, in which fixed screws read up to 2 mm"
+        )
     if covered >= settings.coverage and fit.evidence >= needed:
         doubt, plain = _doubt_of_a_zone(fit, surface, shaft, interval, settings), Loosening.PRESENT
     elif covered < settings.coverage / 2 and interval[1] <= limit and fit.evidence <= -settings.counter_evidence:
