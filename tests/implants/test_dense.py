@@ -15,6 +15,7 @@ from spineimg.implants.detect import Metal, _apart, find_metal
 from spineimg.implants.metal_map import map_metal
 from spineimg.volume import ArraySource, CTVolume
 from tests.implants.implant_cases import COBALT_CHROME, Build, Piece, construct, errors
+from tests.implants.metal_scenes import USUAL, teeth
 
 _BRIDGE_HU, _SMEAR_MM, _LEFT = 3000.0, 2.0, 0.75
 
@@ -111,6 +112,16 @@ def test_screws_that_streaks_join_are_taken_apart() -> None:
     assert (len(metal.screws), len(metal.rods)) == (4, 2)
     assert max(one["axis_deg"] for one in errors(build, metal).values()) < 1.2
     assert "metal_unresolved" not in {note.code for note in metal.notes}
+
+
+def test_teeth_beside_a_construct_are_not_taken_apart() -> None:
+    """Planted: a second look that leaves less metal untold counted, whatever it found (a fifth screw in the teeth)."""
+    build = construct()
+    far = np.array([0.0, -60.0, 90.0])
+    work = [replace(piece, start=piece.start + far, end=piece.end + far) for piece in teeth()]
+    metal = find_metal(replace(build, rest=[*build.rest, *work], spacing_mm=USUAL).volume(3071.0))
+    assert set(errors(build, metal)) == set(build.screws)
+    assert len(metal.screws) == 4
 
 
 def test_a_large_piece_joined_to_the_construct_may_hold_more_screws() -> None:

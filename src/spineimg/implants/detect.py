@@ -111,9 +111,7 @@ def find_metal(
     if metal.scale_end_hu is not None and _untold_mm3(traced.rest) >= _UNTOLD_MM3:
         tell(0.85, "following what streaks join")
         again = _traced(metal, cloud_of(metal, chosen.tubes.peel_mm), usual, given, chosen, tell)
-        # Only constructs are joined so: dental work, taken apart, can look like a screw.
-        if again.lines:
-            traced = min(traced, again, key=lambda one: _untold_mm3(one.rest))
+        traced = again if _tells_more(again, traced, chosen) else traced
     tell(0.95, "naming screws and rods")
     named, rods = _named(metal, traced.screws, traced.lines, vertebrae, traced.psf, chosen)
     fits = [screw.fit for screw in traced.screws]
@@ -162,6 +160,19 @@ def _traced(
     lines = _rods(metal, tubes_of_rods, fits, psf, settings)
     rest = other_metal(metal, _construct(fits, lines))
     return _Traced(tuple(screws), tuple(lines), psf, scan_psf, rest, tuple(notes))
+
+
+def _tells_more(again: _Traced, before: _Traced, settings: DetectSettings) -> bool:
+    """Whether a second look found screws of a construct in metal that the first left untold.
+
+    Only constructs are joined so: teeth and cages, taken apart, can look like a screw that no rod holds.
+    """
+
+    def free(traced: _Traced) -> int:
+        return sum(_rod_of(screw.fit, traced.lines, settings.seat_mm) is None for screw in traced.screws)
+
+    more = len(again.screws) > len(before.screws) and free(again) <= free(before)
+    return more and _untold_mm3(again.rest) < _untold_mm3(before.rest)
 
 
 def _untold_mm3(rest: Sequence[OtherMetal]) -> float:
