@@ -147,6 +147,21 @@ def test_starved_rays_smear_a_shaft_sideways() -> None:
     assert abs(whole.smear_mm) < 0.1
 
 
+def test_the_smear_of_a_starved_shaft_is_no_tulip() -> None:
+    """Steel on a clipped scale is drawn out as far as its tulip is wide. Planted: all directions asked for the tulip
+    (the shaft 9 mm too long)."""
+    build = _one()
+    volume, piece = build.volume(), build.screws["0-left"]
+    hu = np.stack([volume.read(k) for k in range(volume.geometry.shape[0])]).astype(np.float64)
+    drawn = np.minimum(ndimage.maximum_filter1d(hu, 9, axis=2), 3071.0)
+    metal = map_metal(replace(volume, source=ArraySource(drawn.astype(np.int16))))
+    fit = fit_shaft(metal, piece.start, piece.end, 3.2, Psf(0.9, 0.9))
+    assert fit is not None
+    assert fit.smear_mm > 1.5
+    assert fit.has_head
+    assert np.linalg.norm(fit.head_lps_mm - piece.start) < 0.6
+
+
 def test_a_hidden_thread_is_that_of_the_others() -> None:
     """Planted: the mean over all, the hidden ones as none."""
     build = _one()
