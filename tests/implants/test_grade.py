@@ -159,12 +159,13 @@ def test_in_streaks_of_heavy_metal_a_zone_needs_clear_evidence_and_none_is_never
     changes: dict[str, float], noise_hu: float, clipped: bool, strained: bool
 ) -> None:
     """Planted: each of the three signs left out; noise asked for on every scale; `absent` said all the same; a width
-    told that such streaks make around fixed screws (2 mm, "1.5-2.5")."""
+    told that such streaks make around fixed screws (2 mm, "1.5-2.5"), or a map of it drawn."""
     shaft = replace(SHAFT, clipped=clipped)
     now = conditions(slice_mm=0.8, **changes)
     halo, verdict = judge(fit(2.0, noise_hu=noise_hu, evidence=25.0), shaft, now)
     assert verdict is (N if strained else P)
     assert (halo.width_median_mm is None) is strained
+    assert (halo.map is None) is strained
     assert ("cobalt-chrome" in halo.reason) is strained
     assert judge(fit(2.0, noise_hu=noise_hu, evidence=61.0), shaft, now)[1] is P
     halo, verdict = judge(fit(0.1, noise_hu=noise_hu), shaft, now)

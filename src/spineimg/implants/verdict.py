@@ -110,11 +110,11 @@ def judge(
     surface = _surface(fit, chosen)
     reason = _refusal_by_fit(fit, surface, chosen)
     if reason:
-        return Halo(False, reason=reason, map=_map(fit, surface)), Loosening.NOT_ASSESSED
+        return Halo(False, reason=reason), Loosening.NOT_ASSESSED
     halo, interval = _halo(fit, surface, shaft, chosen)
     verdict, why = _verdict(fit, surface, shaft, interval, conditions, chosen)
     if verdict is Loosening.NOT_ASSESSED:
-        return Halo(False, reason=why, map=halo.map), verdict
+        return Halo(False, reason=why), verdict
     return replace(halo, reason=why), verdict
 
 
