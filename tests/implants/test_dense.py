@@ -140,7 +140,30 @@ def test_two_shafts_cannot_lie_in_one_place() -> None:
     fit = find_metal(construct(1, sides=("left",)).volume(3071.0)).screws[0].fit
     for off_mm, count in ((2.0, 1), (4.5, 2)):
         moved = fit.axis.moved(np.array([off_mm, 0.0]), np.zeros(2))
-        assert len(_apart([replace(fit, axis=moved, tip_mm=fit.tip_mm - 15), fit])) == count
+        beside = replace(fit, axis=moved, head_mm=fit.head_mm + 6, tip_mm=fit.tip_mm - 9)
+        assert len(_apart([beside, fit])) == count
+
+
+def test_two_shafts_have_two_heads() -> None:
+    """Planted: a streak that leaves a shaft's head by 22° counted as a second screw."""
+    fit = find_metal(construct(1, sides=("left",)).volume(3071.0)).screws[0].fit
+    for off_mm, count in ((2.0, 1), (9.0, 2)):
+        start = fit.head_lps_mm + off_mm * fit.axis.across
+        streak = frame(start, fit.axis.along + 0.4 * fit.axis.across)
+        assert len(_apart([fit, replace(fit, axis=streak, head_mm=0.0, tip_mm=22.0)])) == count
+
+
+def test_measures_of_a_drawn_out_shaft_are_told_to_be_rough() -> None:
+    """Planted: a note where the thread is hidden only. Titanium that is not drawn out has none."""
+    build = construct(1, sides=("left",))
+    volume = build.volume()
+    hu = np.stack([volume.read(k) for k in range(volume.geometry.shape[0])]).astype(np.float64)
+    drawn = np.minimum(ndimage.maximum_filter1d(hu, 9, axis=2), 3071.0)
+    (screw,) = find_metal(replace(volume, source=ArraySource(drawn.astype(np.int16)))).screws
+    (note,) = [note for note in screw.notes if note.code == "dense_metal"]
+    assert "rough" in note.text
+    (plain,) = find_metal(build.volume(3071.0)).screws
+    assert "dense_metal" not in {note.code for note in plain.notes}
 
 
 def _darkening(gap_mm: float) -> Core:

@@ -48,11 +48,16 @@ _CONSTRUCT_MM3 = 5000.0
 """Four screws and two rods have 15000 mm³ and more. Engineering choice."""
 _UNTOLD_MM3 = 3000.0
 """Two screws of 5 x 35 mm and their heads. Engineering choice."""
+_ONE_HEAD_MM = 5.0
+"""Two screws' heads are farther apart. Engineering choice: the smallest tulips are 8 mm wide."""
 _MAY_HIDE = ("implant", "connector", "crosslink")
 """Kinds of other metal that screws melted together can pass for."""
 _STARVED_MM = 0.5
 """Where a shaft stands out so much farther in the slice plane, starved rays can hide its thread. Phantoms: up to
 0.35 mm where threads are seen."""
+_ROUGH_MM = 0.8
+"""Farther only shafts of steel and cobalt-chrome, and few of titanium, are drawn out. Phantoms: their axes are up to 9
+degrees off, their tips 5 mm."""
 _EDGE_MM = 2.0
 """A screw that ends this near to the image's edge may go on beyond it. Engineering choice: two voxels and the blur."""
 _STUB_REACH_MM = 30.0
@@ -222,10 +227,11 @@ def _fitted(
 
 
 def _apart(fits: Sequence[ShaftFit]) -> list[ShaftFit]:
-    """The shafts without those that lie within a longer one: streaks of dense metal look like a second one."""
+    """The shafts without those in a longer one's place or at its head: streaks of dense metal can look like a shaft."""
     kept: list[ShaftFit] = []
     for fit in sorted(fits, key=lambda fit: -fit.length_mm):
-        if not any(_lies_within(fit, other) for other in kept):
+        heads = [float(np.linalg.norm(fit.head_lps_mm - other.head_lps_mm)) for other in kept]
+        if min(heads, default=np.inf) >= _ONE_HEAD_MM and not any(_lies_within(fit, other) for other in kept):
             kept.append(fit)
     return [fit for fit in fits if any(fit is one for one in kept)]
 
@@ -412,6 +418,9 @@ def _cut_notes(metal: MetalMap, shaft: Shaft, name: str) -> list[Note]:
 def _dense_notes(metal: MetalMap, screw: Candidate, name: str) -> list[Note]:
     """A note when streaks of dense metal, or of starved rays, hide a part of what a screw measures."""
     starved = screw.fit.edge.clipped and screw.fit.smear_mm > _STARVED_MM
+    if screw.fit.edge.clipped and screw.fit.smear_mm > _ROUGH_MM:
+        text = f"starved rays draw it out by {screw.fit.smear_mm:.1f} mm in the slice plane, as steel or cobalt-chrome"
+        return [Note("dense_metal", f"{text}: its length, diameter and direction are rough", name)]
     if not starved and (not metal.dense or screw.fit.edge.clipped):
         return []
     if screw.fit.edge.core is None and not starved:
