@@ -13,7 +13,7 @@ from spineimg.implants.detect import find_metal
 from spineimg.implants.metal_map import map_metal
 from spineimg.implants.psf import Psf
 from spineimg.implants.rod_ends import RodTrace, join_traces
-from spineimg.implants.rods import rod_pieces
+from spineimg.implants.rods import _goes_on, rod_pieces
 from spineimg.implants.tubes import End, Tube
 from tests.implants.implant_cases import COBALT_CHROME, Build, Piece, broken_near_end, construct, with_rod_like
 
@@ -60,6 +60,19 @@ def test_a_core_that_wanders_in_noise_is_not_broken_and_a_real_gap_in_it_is_foun
     ((middle, width),) = find_gaps(wandering[1], BreakSettings())
     assert middle == pytest.approx(20.0, abs=0.3)
     assert width == pytest.approx(4.0, abs=0.3)
+
+
+def test_a_line_that_leaves_its_rod_is_no_break() -> None:
+    """Where the core is a little darker and solid metal goes on beside it. Planted: only the core asked (a whole rod of
+    steel broken, 2 mm wide, below its head)."""
+    depths = np.arange(0, 10, STEP)
+    for gap, darker_hu, goes_on in ((None, 320.0, True), (None, 900.0, False), ((25.0, 2.1), 320.0, False)):
+        build = construct(2, sides=("left",), rod_gap=gap)
+        rod = next(piece for piece in build.rest if piece.radius == 2.75)
+        line = rod.start + (20.0 + depths)[:, None] * rod.along + np.array([1.5, 0.0, 0.0])
+        hu = 3071.0 - darker_hu * np.exp(-0.5 * np.square((depths - 5.0) / 0.8))
+        core = Core(depths, hu, 7000.0, 3071.0, np.full(len(depths), 0.4))
+        assert _goes_on(map_metal(build.volume(3071.0)), line, (5.0, 2.1), core) is goes_on
 
 
 def test_an_end_is_no_gap() -> None:
