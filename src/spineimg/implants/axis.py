@@ -291,6 +291,55 @@ def _shows_smear(metal: MetalMap, axis: Frame) -> bool:
     return flat and metal.geometry.spacing_mm[0] <= _THICK_SLICE_MM
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _SideModel:
+    """The part of metal at voxels around the edge, for x: two shifts and two slopes of the axis (mm, the slopes over
+    half of the depths), the change of radius, and where there is smear, that and its slope.
+
+    places: (n, 3); radius_mm: (n,) of the edge at each; flat: (n,) part of the smear that each takes; limits: least and
+    most part of metal that is told, (n,) each.
+    """
+
+    places: FloatArray
+    radius_mm: FloatArray
+    flat: FloatArray
+    blur: FloatArray
+    limits: tuple[FloatArray, FloatArray]
+
+    @property
+    def half_mm(self) -> float:
+        return max(float(np.abs(self.places[:, 0]).max()), 1.0)
+
+    def moved(self, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Places from the moved axis, the radius at each, and what of smear a change adds to it."""
+        lever = self.places[:, 0] / self.half_mm
+        place = self.places.copy()
+        place[:, 1] -= x[0] + x[2] * lever
+        place[:, 2] -= x[1] + x[3] * lever
+        # Less than none would be the slices' blur, which is held.
+        added = x[5] + x[6] * lever if len(x) > 5 else np.zeros(len(lever))
+        return place, self.radius_mm + x[4] + np.maximum(added, 0.0) * self.flat, np.where(added >= 0, self.flat, 0.0)
+
+    def part(self, x: FloatArray) -> FloatArray:
+        """(n,) part of metal."""
+        place, radius, _ = self.moved(x)
+        return side_values(place, radius, self.blur)
+
+    def told(self, x: FloatArray) -> FloatArray:
+        """(n,) the same within the limits."""
+        return np.asarray(np.clip(self.part(x), *self.limits))
+
+    def slopes(self, x: FloatArray) -> FloatArray:
+        """(n, len(x)) changes of `told`."""
+        place, radius, smears = self.moved(x)
+        inside = side_values(place, radius, self.blur)
+        low, high = self.limits
+        wider, across, beyond = np.where((inside > low) & (inside < high), side_slopes(place, radius, self.blur).T, 0.0)
+        lever = self.places[:, 0] / self.half_mm
+        columns = [across, beyond, across * lever, beyond * lever, wider, wider * smears, wider * smears * lever]
+        return np.stack(columns[: len(x)], axis=1)
+
+
 def _moved(
     places: FloatArray, hu: FloatArray, side: tuple[FloatArray, FloatArray, FloatArray], edge: Edge, blur: FloatArray
 ) -> tuple[FloatArray, float, FloatArray, FloatArray, FloatArray] | None:
@@ -303,45 +352,31 @@ def _moved(
     """
     from scipy.optimize import least_squares
 
-    half = max(float(np.abs(places[:, 0]).max()), 1.0)
-    lever = places[:, 0] / half
     part, low, high = edge.parts(places, hu)
     shown = np.clip(part, low, high)
-    scale = 0.25 * float(np.mean(high - low))
     radius_mm, smear, flat = side
     smeared = bool(flat.any())
-
-    def moved(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Places from the moved axis, the radius at each, and what of smear a change adds to it."""
-        place = places.copy()
-        place[:, 1] -= x[0] + x[2] * lever
-        place[:, 2] -= x[1] + x[3] * lever
-        # Less than none would be the slices' blur, which is held.
-        added = x[5] + x[6] * lever if smeared else np.zeros(len(lever))
-        return place, radius_mm + x[4] + np.maximum(added, 0.0) * flat, np.where(added >= 0, flat, 0.0)
-
-    def model(x: FloatArray) -> FloatArray:
-        place, radius, _ = moved(x)
-        return side_values(place, radius, blur)
+    model = _SideModel(places, radius_mm, flat, blur, (low, high))
 
     def residuals(x: FloatArray) -> FloatArray:
-        return np.asarray(np.clip(model(x), low, high) - shown)
+        return model.told(x) - shown
 
-    def slopes(x: FloatArray) -> FloatArray:
-        place, radius, smears = moved(x)
-        inside = side_values(place, radius, blur)
-        wider, across, beyond = np.where((inside > low) & (inside < high), side_slopes(place, radius, blur).T, 0.0)
-        columns = [across, beyond, across * lever, beyond * lever, wider, wider * smears, wider * smears * lever]
-        return np.stack(columns[: len(x)], axis=1)
-
-    start = np.append(np.zeros(5), smear) if smeared else np.zeros(5)
-    found = least_squares(residuals, start, slopes, loss="soft_l1", f_scale=scale, x_scale=0.1, ftol=1e-4, max_nfev=10)
+    found = least_squares(
+        residuals,
+        np.append(np.zeros(5), smear) if smeared else np.zeros(5),
+        model.slopes,
+        loss="soft_l1",
+        f_scale=0.25 * float(np.mean(high - low)),
+        x_scale=0.1,
+        ftol=1e-4,
+        max_nfev=10,
+    )
     radius = float(np.mean(radius_mm)) + found.x[4]
     if not 0.8 < radius < 8.0 or np.abs(found.x[:4]).max() > 4.0:
         return None
-    fitted = model(found.x)
-    more = model(found.x + 0.02 * (np.arange(len(start)) == 4))
+    fitted = model.part(found.x)
+    more = model.part(found.x + 0.02 * (np.arange(len(found.x)) == 4))
     by_radius = np.where((fitted > low) & (fitted < high), (more - fitted) / 0.02, 0.0)
     rest = shown - np.clip(fitted, low, high)
     smear = np.array([max(found.x[5], 0.0), found.x[6]]) if smeared else smear
-    return found.x[:4] / np.array([1, 1, half, half]), float(found.x[4]), smear, rest, by_radius
+    return found.x[:4] / np.array([1, 1, *[model.half_mm] * 2]), float(found.x[4]), smear, rest, by_radius
