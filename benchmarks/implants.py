@@ -304,7 +304,7 @@ def _loose_text(readings: Sequence[Reading]) -> str:
 {len(readings)} phantoms `loose_postop(seed)`, seeds {_spans(r.seed for r in readings)}, with {len(screws)} screws that
 were found, {len(zones)} of them with a zone: widths spread evenly over 0.75–3 mm, two thirds all along, bone of
 60–200 HU; metal, rods, scale and physics as above, always at good resolution. They tuned nothing of the fit. After
-3581 to 3590 were seen, the rules for heavy metal were set; the others were read once.
+3581 to 3590 were seen, the rules for heavy metal were set; the others tuned nothing.
 
 {table(["what", "goal", "screen", "naive"], rows)}
 
