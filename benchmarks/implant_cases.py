@@ -46,7 +46,7 @@ _OTHER_SEEDS = (3379, 3386, 3389, 3393, 3395)
 SEEDS = _FINE_SEEDS + _OTHER_SEEDS
 """Those of the report: all from 3380 to 3500 and from 3600 to 3631 at good resolution, and some among them with thicker
 slices, larger voxels, a sharp kernel and artefact reduction, chosen by the scanner alone. Those up to 3616 were seen by
-some of the rules, of the last eight one tuned how heads of smeared shafts are found; seeds below 3379 are for tuning."""
+some of the rules, of the last eight one by the rule on heads of smeared shafts; seeds below 3379 are for tuning."""
 LOOSE_SEEDS = tuple(range(3581, 3599))
 """Those of `loose_postop` in the report; 3501 to 3580 are for tuning."""
 _ALL_LOOSE = range(3501, 3600)
