@@ -109,7 +109,7 @@ def test_a_case_that_never_fits_has_its_row(tmp_path: Path, monkeypatch: pytest.
 
 def test_workers_that_slurm_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for sbatch runs the job's script on this machine. Planted: one job whatever --workers says."""
-    pids = _slurm(tmp_path / "bin", monkeypatch, 'sh "$job" >/dev/null 2>&1 &')
+    pids = _slurm(tmp_path / "bin", monkeypatch, 'setsid sh "$job" >/dev/null 2>&1 &')
     s.tree(tmp_path / "root", 2)
     rows = [{"case": f"c{n}", "path": f"s{n % 2:02d}", "rois": "rois.json"} for n in range(4)]
     table = s.table(tmp_path / "cases.csv", rows)
@@ -124,7 +124,9 @@ def test_jobs_that_end_before_a_worker_comes_are_replaced(tmp_path: Path, monkey
     """Planted: ended jobs not asked about; the run then waited for ever."""
     once = tmp_path / "once"
     pids = _slurm(
-        tmp_path / "bin", monkeypatch, f'if [ -e {once} ]; then sh "$job"; else touch {once}; fi >/dev/null 2>&1 &'
+        tmp_path / "bin",
+        monkeypatch,
+        f'if [ -e {once} ]; then exec setsid sh "$job"; else touch {once}; fi >/dev/null 2>&1 &',
     )
     monkeypatch.setattr(pools, "_COUNT_SECONDS", 0.2)
     s.tree(tmp_path / "root", 1)
@@ -168,7 +170,8 @@ def _slurm(commands: Path, monkeypatch: pytest.MonkeyPatch, begin: str) -> Path:
     keep = f'[ "$1" = --test-only ] && exit 0\njob={commands}/job-$$.sh; cp "$1" $job'  # Dask deletes its own at once
     _command(commands / "sbatch", f'{keep}\n{begin}\necho $! >> {pids}\necho "Submitted batch job $!"')
     _command(commands / "squeue", f"for one in $(cat {pids}); do kill -0 $one 2>/dev/null && echo $one; done; exit 0")
-    _command(commands / "scancel", 'kill "$@" 2>/dev/null; exit 0')
+    # A job is a process group, so that its worker ends with its script.
+    _command(commands / "scancel", 'for one in "$@"; do kill -- -"$one" || kill "$one"; done 2>/dev/null; exit 0')
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     return pids
 
