@@ -72,7 +72,11 @@ def test_a_line_that_leaves_its_rod_is_no_break() -> None:
         line = rod.start + (20.0 + depths)[:, None] * rod.along + np.array([1.5, 0.0, 0.0])
         hu = 3071.0 - darker_hu * np.exp(-0.5 * np.square((depths - 5.0) / 0.8))
         core = Core(depths, hu, 7000.0, 3071.0, np.full(len(depths), 0.4))
-        assert _goes_on(map_metal(build.volume(3071.0)), line, (5.0, 2.1), core) is goes_on
+        metal = map_metal(build.volume(3071.0))
+        assert _goes_on(metal, line, (5.0, 2.1), core) is goes_on
+        # Narrower than a step, between two places. Planted: no place looked at (a traceback).
+        assert _goes_on(metal, line, (5.125, 0.1), core) is goes_on
+        assert not _goes_on(metal, line, (5.0, 2.1), replace(core, hu=np.where(hu < hu.max() - 1, np.nan, hu)))
 
 
 def test_an_end_is_no_gap() -> None:

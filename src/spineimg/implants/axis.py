@@ -32,8 +32,9 @@ _STEEP = 0.75
 """What runs along the patient, nearer to that than the angle of this cosine, is not smeared: rays cross it briefly."""
 _FLAT = 0.6
 """Directions flatter than this (`flatness`) lie in the smear of starved rays. Engineering choice."""
-_STARVED_MM = 0.5
-"""Where a shaft stands out so much farther in the slice plane, that would pass for the tulip. Engineering choice."""
+STARVED_MM = 0.5
+"""Where a shaft stands out so much farther in the slice plane, that would pass for the tulip, and starved rays can hide
+its thread. Phantoms: up to 0.35 mm where threads are seen."""
 _SMEARED_MM = 0.2
 """A shaft that stands out so much farther in the slice plane is smeared. Engineering choice: the blur's own error makes
 up to 0.15 mm."""
@@ -144,7 +145,7 @@ def fit_shaft(
     around_mm = side.radius_mm + (0.0 if side.edge.core is not None else side.smear_mm / 2)
     tip, cone = fit_tip(places, hu, around_mm, length / 2, side.edge, blur)
     # Beside dense metal the smear in the slice plane would pass for the tulip.
-    smeared = side.edge.core is not None or side.smear_mm > _STARVED_MM
+    smeared = side.edge.core is not None or side.smear_mm > STARVED_MM
     across = flatness(places, side.axis, metal.geometry.normal_lps) < (_FLAT if smeared else 1.1)
     around_mm = side.radius_mm if smeared else around_mm
     head, has_head = find_head(places[across], hu[across], around_mm, -length / 2, side.edge, blur)

@@ -14,7 +14,7 @@ import numpy as np
 
 from spineimg.anatomy import Side
 from spineimg.geometry import FloatArray
-from spineimg.implants.axis import ShaftFit, SideFit, fit_piece, fit_shaft, with_shared_thread
+from spineimg.implants.axis import STARVED_MM, ShaftFit, SideFit, fit_piece, fit_shaft, with_shared_thread
 from spineimg.implants.breach import surface_of
 from spineimg.implants.breaks import shaft_gaps
 from spineimg.implants.detect_settings import DetectSettings
@@ -52,9 +52,6 @@ _ONE_HEAD_MM = 5.0
 """Two screws' heads are farther apart. Engineering choice: the smallest tulips are 8 mm wide."""
 _MAY_HIDE = ("implant", "connector", "crosslink")
 """Kinds of other metal that screws melted together can pass for."""
-_STARVED_MM = 0.5
-"""Where a shaft stands out so much farther in the slice plane, starved rays can hide its thread. Phantoms: up to
-0.35 mm where threads are seen."""
 _ROUGH_MM = 0.8
 """Farther only shafts of steel and cobalt-chrome, and few of titanium, are drawn out. Phantoms: their axes are up to 9
 degrees off, their tips 5 mm."""
@@ -417,7 +414,7 @@ def _cut_notes(metal: MetalMap, shaft: Shaft, name: str) -> list[Note]:
 
 def _dense_notes(metal: MetalMap, screw: Candidate, name: str) -> list[Note]:
     """A note when streaks of dense metal, or of starved rays, hide a part of what a screw measures."""
-    starved = screw.fit.edge.clipped and screw.fit.smear_mm > _STARVED_MM
+    starved = screw.fit.edge.clipped and screw.fit.smear_mm > STARVED_MM
     if screw.fit.edge.clipped and screw.fit.smear_mm > _ROUGH_MM:
         text = f"starved rays draw it out by {screw.fit.smear_mm:.1f} mm in the slice plane, as steel or cobalt-chrome"
         return [Note("dense_metal", f"{text}: its length, diameter and direction are rough", name)]

@@ -213,7 +213,9 @@ def _goes_on(metal: MetalMap, line: FloatArray, gap: tuple[float, float], core: 
     A break crosses the whole rod. Beside dense metal a line that was followed through a head can lie 2 mm off.
     """
     depth, width = gap
-    if np.nanmin(core.hu[np.abs(core.depths_mm - depth) <= width / 2]) < _SHALLOW * core.top_hu:
+    # A gap can be narrower than a step, and darker than any HU that is a measurement.
+    inside = core.hu[np.abs(core.depths_mm - depth) <= max(width / 2, STEP_MM)]
+    if not (inside >= _SHALLOW * core.top_hu).all():
         return False
     first, last = (round((depth + side * (width / 2 + _PAST_MM)) / STEP_MM) for side in (-1, 1))
     part = line[max(0, first) : last + 1]
